@@ -1,0 +1,214 @@
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The descriptors that the worker hands to the keeper.
+const (
+	controlFD = 3
+	statusFD  = 4
+)
+
+// KeeperMain is the keeper. args are the grace in milliseconds, the program, and
+// its arguments. It returns its exit code: 0, or 2 if it was called wrongly.
+func KeeperMain(args []string, stderr io.Writer) int {
+	if len(args) < 2 {
+		fmt.Fprintln(stderr, "keeper: it is started by webordinary, not by hand") //nolint:errcheck // nobody else to tell
+		return 2
+	}
+	grace, err := strconv.Atoi(args[0])
+	if err != nil || unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
+		fmt.Fprintln(stderr, "keeper: bad grace, or the kernel has no subreapers") //nolint:errcheck // nobody else to tell
+		return 2
+	}
+	// A signal to our group is the worker's business. To ignore it would be
+	// inherited by the child; to catch it is not.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	// Whatever else was open in the worker's parents is not the child's.
+	if err := unix.CloseRange(controlFD, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		fmt.Fprintln(stderr, "keeper: the kernel has no close_range") //nolint:errcheck // nobody else to tell
+		return 2
+	}
+	k := keeper{
+		control: os.NewFile(controlFD, "control"),
+		status:  json.NewEncoder(os.NewFile(statusFD, "status")),
+		grace:   time.Duration(grace) * time.Millisecond,
+		self:    os.Getpid(),
+	}
+	k.run(args[1], args[1:])
+	return 0
+}
+
+type keeper struct {
+	control *os.File
+	status  *json.Encoder
+	grace   time.Duration
+	self    int
+	child   int
+}
+
+func (k *keeper) run(path string, argv []string) {
+	child, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
+		Env:   os.Environ(), //nolint:forbidigo // the keeper's environment is what the worker chose for the child
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	})
+	if err != nil {
+		k.tell(record{Error: fmt.Sprintf("%s: %v", filepath.Base(path), err)})
+		return
+	}
+	k.child = child
+	k.tell(record{Pid: child})
+	closeInherited()
+
+	orders, exited, gone := make(chan byte), make(chan syscall.WaitStatus, 1), make(chan struct{})
+	go k.listen(orders)
+	go k.reap(exited, gone)
+	ended := k.supervise(orders, exited, gone)
+	rec := record{Ended: true, Exit: ended.ExitStatus()}
+	if ended.Signaled() {
+		rec = record{Ended: true, Signal: int(ended.Signal())}
+	}
+	k.tell(rec)
+}
+
+func (k *keeper) tell(r record) {
+	if err := k.status.Encode(r); err != nil {
+		return // the worker is gone
+	}
+}
+
+// closeInherited lets go of the child's streams: they shall end with the child.
+func closeInherited() {
+	for fd := range 3 {
+		syscall.Close(fd) //nolint:errcheck // it may be closed
+	}
+}
+
+// listen passes the worker's orders on: T for TERM, K when the pipe ends.
+func (k *keeper) listen(orders chan<- byte) {
+	b := make([]byte, 1)
+	for {
+		if n, err := k.control.Read(b); n == 0 || err != nil {
+			orders <- 'K'
+			return
+		}
+		orders <- b[0]
+	}
+}
+
+// reap collects the dead. As a subreaper we have no child left only when no
+// descendant is left.
+func (k *keeper) reap(exited chan<- syscall.WaitStatus, gone chan<- struct{}) {
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			close(gone)
+			return
+		case pid == k.child:
+			exited <- ws
+		}
+	}
+}
+
+// supervise returns how the child ended, when nothing of the tree is left. When
+// the child ends, by itself or by TERM, what it left is killed at once.
+func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus, gone <-chan struct{}) syscall.WaitStatus {
+	var (
+		ended   syscall.WaitStatus
+		over    bool // time to kill, again and again
+		expired <-chan time.Time
+	)
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for {
+		select {
+		case order := <-orders:
+			if order == 'T' && expired == nil {
+				k.signal(syscall.SIGTERM)
+				expired = time.After(k.grace)
+			}
+			over = over || order == 'K'
+		case <-expired:
+			over = true
+		case ended = <-exited:
+			over = true
+		case <-gone:
+			select { // the reaper may have told both at once
+			case ended = <-exited:
+			default:
+			}
+			return ended
+		case <-again.C:
+		}
+		if over {
+			// Stopped first, so that none forks while the list is read.
+			k.signal(syscall.SIGSTOP)
+			k.signal(syscall.SIGKILL)
+		}
+	}
+}
+
+// signal sends a signal to every descendant.
+func (k *keeper) signal(sig syscall.Signal) {
+	for _, pid := range descendants(k.self) {
+		syscall.Kill(pid, sig) //nolint:errcheck // it may be gone
+	}
+}
+
+// descendants lists the process ids below one, as far as they stand still.
+func descendants(root int) []int {
+	children := map[int][]int{}
+	dirs, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil {
+			continue
+		}
+		if parent, ok := parentOf(pid); ok {
+			children[parent] = append(children[parent], pid)
+		}
+	}
+	var all []int
+	for queue := []int{root}; len(queue) > 0; queue = queue[1:] {
+		all = append(all, children[queue[0]]...)
+		queue = append(queue, children[queue[0]]...)
+	}
+	return all
+}
+
+// parentOf reads /proc/pid/stat: "pid (name) state ppid …", where the name may
+// hold anything.
+func parentOf(pid int) (int, bool) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, false
+	}
+	s := string(stat)
+	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	if len(fields) < 2 {
+		return 0, false
+	}
+	parent, err := strconv.Atoi(fields[1])
+	return parent, err == nil
+}
