@@ -110,14 +110,9 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // returns a *HeldError if somebody has it. The lease renews itself until Release
 // or Abandon.
 func (c *Claims) Acquire(ctx context.Context, key string) (*Lease, error) {
-	seen, err := c.Table.Get(ctx, key)
-	switch {
-	case errors.Is(err, ErrNoRow):
-		seen = Row{}
-	case err != nil:
-		return nil, fmt.Errorf("read claim of %s: %w", key, err)
-	case seen.Status == Active || seen.Status == Releasing:
-		return nil, &HeldError{Row: seen}
+	seen, err := c.free(ctx, key)
+	if err != nil {
+		return nil, err
 	}
 	start := c.now()
 	next := Row{
@@ -135,6 +130,25 @@ func (c *Claims) Acquire(ctx context.Context, key string) (*Lease, error) {
 		return nil, fmt.Errorf("claim %s: %w", key, err)
 	}
 	return newLease(c, next, start), nil
+}
+
+// Free returns nil if Acquire would take the project now, and its error if not.
+func (c *Claims) Free(ctx context.Context, key string) error {
+	_, err := c.free(ctx, key)
+	return err
+}
+
+func (c *Claims) free(ctx context.Context, key string) (Row, error) {
+	seen, err := c.Table.Get(ctx, key)
+	switch {
+	case errors.Is(err, ErrNoRow):
+		return Row{}, nil
+	case err != nil:
+		return Row{}, fmt.Errorf("read claim of %s: %w", key, err)
+	case seen.Status == Active || seen.Status == Releasing:
+		return Row{}, &HeldError{Row: seen}
+	}
+	return seen, nil
 }
 
 // held reads who was faster.

@@ -118,6 +118,11 @@ func (e *Entry) Add(m Mark) {
 	}
 }
 
+// Forget takes marks back: what they stood for is gone.
+func (e *Entry) Forget(marks ...Mark) {
+	e.Done = slices.DeleteFunc(e.Done, func(m Mark) bool { return slices.Contains(marks, m) })
+}
+
 // Restart prepares a dead-lettered command for another attempt: nothing of the
 // former one is done. What it committed stays in its branch.
 func (e *Entry) Restart() {
@@ -135,6 +140,7 @@ type Site struct {
 	CommandID string    `json:"commandId,omitempty"`
 	Sent      time.Time `json:"sent,omitzero"`
 	Complete  bool      `json:"complete"`
+	Deployed  time.Time `json:"deployed,omitzero"`
 }
 
 // Journal reads and writes entries and sites.

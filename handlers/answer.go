@@ -1,0 +1,157 @@
+package handlers
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/webordinary/claude-code-container/internal/agent"
+	"github.com/webordinary/claude-code-container/internal/journal"
+	"github.com/webordinary/claude-code-container/internal/protocol"
+)
+
+// record marks a step as finished, durably.
+func (j *job) record(ctx context.Context, m journal.Mark) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.entry.Add(m)
+	return j.saveLocked(ctx)
+}
+
+func (j *job) save(ctx context.Context) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.saveLocked(ctx)
+}
+
+func (j *job) saveLocked(ctx context.Context) error {
+	draft, err := j.out.Encode()
+	if err != nil {
+		return err
+	}
+	j.entry.Draft = draft
+	return j.h.save(ctx, &j.entry)
+}
+
+// finish journals the answer, byte for byte, and returns it.
+func (j *job) finish(ctx context.Context) (protocol.Answer, error) {
+	j.mu.Lock()
+	j.out.Success = j.out.ErrorCode == ""
+	j.out.Timestamp = j.h.now().UnixMilli()
+	if j.out.Success && len(j.out.FilesChanged) == 0 {
+		j.out.Summary = strings.TrimSpace(j.out.Summary + "\n\nNo files were changed.")
+	}
+	j.mu.Unlock()
+	a, err := j.encode(ctx)
+	if err != nil {
+		return protocol.Answer{}, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.entry.Add(journal.Finished)
+	j.entry.Output, j.entry.Attributes, j.entry.Draft, j.entry.Runs = a.Body, a.Attributes, nil, 0
+	if err := j.h.save(ctx, &j.entry); err != nil {
+		return protocol.Answer{}, j.h.internal(ctx, err)
+	}
+	return a, nil
+}
+
+type correlationKey struct{}
+
+// WithCorrelation returns a context whose answers carry a correlation id.
+func WithCorrelation(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, correlationKey{}, id)
+}
+
+func (j *job) encode(ctx context.Context) (protocol.Answer, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.out.Timestamp == 0 {
+		j.out.Timestamp = j.h.now().UnixMilli()
+	}
+	body, err := j.out.Encode()
+	if err != nil {
+		return protocol.Answer{}, err
+	}
+	id, _ := ctx.Value(correlationKey{}).(string)
+	return protocol.Answer{Body: body, Attributes: j.out.Attributes(id)}, nil
+}
+
+// failed counts a run that ended in a transient error; when there were as many
+// as are allowed, the failure is permanent.
+func (j *job) failed(ctx context.Context, err error) error {
+	if herr := j.h.internal(ctx, err); HandedBack(herr) {
+		return herr
+	}
+	f := *failureOf(err)
+	if f.Permanent {
+		return &f
+	}
+	ctx, cancel := j.h.detach(ctx)
+	defer cancel()
+	j.mu.Lock()
+	j.entry.Tries++
+	j.entry.Runs = 0
+	if j.out.ErrorCode == "" {
+		j.out.ErrorCode, j.out.Error = f.Code, f.Reason
+	}
+	f.Permanent = j.entry.Tries >= j.h.attempts()
+	j.mu.Unlock()
+	if serr := j.save(ctx); serr != nil {
+		j.h.log().WarnContext(ctx, "attempt not recorded", slog.Any("error", serr))
+	}
+	j.h.log().WarnContext(ctx, "attempt failed", slog.String("command_id", j.in.CommandID),
+		slog.Int("try", j.entry.Tries), slog.String("error_code", string(f.Code)), slog.Any("error", err))
+	return &f
+}
+
+// maxSubject is the length of a commit's first line.
+const maxSubject = 72
+
+// subject is the first line of an instruction, cut at a word.
+func subject(instruction string) string {
+	line := strings.TrimSpace(instruction)
+	line, _, _ = strings.Cut(line, "\n")
+	line = strings.Join(strings.Fields(line), " ")
+	if utf8.RuneCountInString(line) <= maxSubject {
+		return line
+	}
+	runes := []rune(line)[:maxSubject-1]
+	short := string(runes)
+	if i := strings.LastIndexByte(short, ' '); i > maxSubject/2 {
+		short = short[:i]
+	}
+	return short + "…"
+}
+
+// commitMessage tells people what a commit is. Its trailers are no evidence: an
+// agent can write the same.
+func commitMessage(in protocol.InputMessage, files []string) string {
+	var b strings.Builder
+	b.WriteString(subject(in.Instruction) + "\n\n" + strings.TrimSpace(in.Instruction) + "\n\nFiles:\n")
+	const most = 50
+	for _, f := range files[:min(len(files), most)] {
+		b.WriteString("- " + strings.ToValidUTF8(f, "�") + "\n")
+	}
+	if len(files) > most {
+		b.WriteString("- and more\n")
+	}
+	b.WriteString("\nThread-Id: " + in.ThreadID + "\nSession-Id: " + in.SessionID + "\nCommand-Id: " + in.CommandID + "\nUser: " + in.UserID + "\n")
+	return b.String()
+}
+
+// wipMessage is the message of a commit with unfinished work.
+func wipMessage(in protocol.InputMessage) func([]string) string {
+	return func([]string) string {
+		return "WIP: " + subject(in.Instruction) + "\n\n" + strings.TrimSpace(in.Instruction) +
+			"\n\nThread-Id: " + in.ThreadID + "\nSession-Id: " + in.SessionID + "\nWip-For: " + in.CommandID + "\nUser: " + in.UserID + "\n"
+	}
+}
+
+// remember leaves a note for the next instruction in the same conversation.
+func (j *job) remember() error {
+	note := "Your work on the instruction before this one was interrupted. That instruction was: " + subject(j.in.Instruction) +
+		"\nWhat you had done of it is in the files. Carry on from there only if the new instruction asks for it."
+	return agent.Remember(j.ws.Conversations(), agent.Conversation{ProjectID: j.in.ProjectID, UserID: j.in.UserID, ThreadID: j.in.ThreadID}, note)
+}

@@ -1,0 +1,90 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/webordinary/claude-code-container/internal/claim"
+	"github.com/webordinary/claude-code-container/internal/protocol"
+)
+
+// resendDelay is how long a claim request rests that cannot be met now.
+const resendDelay = 5 * time.Second
+
+// Queues is what Claim needs to send.
+type Queues interface {
+	// Forward puts a command into the input queue of its pair.
+	Forward(ctx context.Context, m protocol.InputMessage) error
+	// Resend puts a claim request into the unclaimed queue, to be delivered
+	// after a delay.
+	Resend(ctx context.Context, c protocol.ClaimRequest, delay time.Duration) error
+}
+
+// Claim takes projects for this worker. It may be called by several goroutines.
+type Claim struct {
+	Claims *claim.Claims
+	Names  protocol.Names
+	Queues Queues
+	// Reserve takes a place for one more claim; false if there is none. Each
+	// reserved place is given to Open or back to Unreserve.
+	Reserve   func() bool
+	Unreserve func()
+	// Open begins to work on a claimed project. It must not wait for that
+	// work. If it fails, the lease is given up.
+	Open func(ctx context.Context, p protocol.Pair, l *claim.Lease) error
+}
+
+// Handle meets a claim request. Once it returns nil, the work that came with the
+// request is in the input queue, and somebody reads that queue or will be asked
+// to. An error is a *Failure that is Permanent, or something to try again.
+func (h *Claim) Handle(ctx context.Context, c protocol.ClaimRequest) error {
+	if err := h.Names.Check(c.Pair()); err != nil {
+		return failureOf(err)
+	}
+	taken, err := h.take(ctx, c.Pair())
+	var held *claim.HeldError
+	switch {
+	case err == nil && taken:
+		return h.forward(ctx, c)
+	case err == nil: // no room here; another worker has some, or we will
+		return h.resend(ctx, c)
+	case errors.As(err, &held) && held.Row.Status == claim.Releasing:
+		return h.resend(ctx, c)
+	case errors.As(err, &held): // somebody lives who reads the queue
+		return h.forward(ctx, c)
+	}
+	return err
+}
+
+// take claims a project and opens it; false if there is no room.
+func (h *Claim) take(ctx context.Context, p protocol.Pair) (bool, error) {
+	if !h.Reserve() {
+		return false, h.Claims.Free(ctx, p.Key())
+	}
+	lease, err := h.Claims.Acquire(ctx, p.Key())
+	if err != nil {
+		h.Unreserve()
+		return false, err
+	}
+	if err := h.Open(ctx, p, lease); err != nil {
+		h.Unreserve()
+		return false, errors.Join(err, lease.Release(ctx))
+	}
+	return true, nil
+}
+
+func (h *Claim) resend(ctx context.Context, c protocol.ClaimRequest) error {
+	if err := h.forward(ctx, c); err != nil {
+		return err
+	}
+	c.Work = nil
+	return h.Queues.Resend(ctx, c, resendDelay)
+}
+
+func (h *Claim) forward(ctx context.Context, c protocol.ClaimRequest) error {
+	if c.Work == nil {
+		return nil
+	}
+	return h.Queues.Forward(ctx, *c.Work)
+}

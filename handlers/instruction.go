@@ -1,0 +1,297 @@
+// Package handlers is what the worker does with a message, in plain Go: Claim
+// takes a project, Instruction carries a command out. Neither knows Watermill;
+// the router adapts them.
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/webordinary/claude-code-container/internal/agent"
+	"github.com/webordinary/claude-code-container/internal/build"
+	"github.com/webordinary/claude-code-container/internal/claim"
+	"github.com/webordinary/claude-code-container/internal/deploy"
+	"github.com/webordinary/claude-code-container/internal/journal"
+	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/internal/workspace"
+)
+
+// Agent carries out an instruction in a checkout. It returns an *agent.Error, or
+// the cause of its context.
+type Agent interface {
+	Run(ctx context.Context, r agent.Request) (agent.Result, error)
+}
+
+// Step is told when a step of a command begins.
+type Step struct {
+	CommandID string
+	Name      string // claim, workspace, agent, commit, build, deploy, push, answer
+	Text      string // one line for a person
+}
+
+// Instruction carries out the commands of one project and user under one claim.
+// It is asked for one command at a time.
+type Instruction struct {
+	Pair  protocol.Pair
+	Lease *claim.Lease
+
+	Journal    *journal.Journal
+	Workspaces *workspace.Store
+	Agent      Agent
+	Builder    *build.Builder
+	// Bucket returns the bucket of that name.
+	Bucket func(name string) deploy.Bucket
+	Names  protocol.Names
+	Rules  protocol.Rules
+	// MaxAttempts bounds the runs of a command that fail transiently; zero
+	// means 3.
+	MaxAttempts int
+	// AssetGrace is how long hashed assets of earlier builds stay; zero
+	// means 24 h.
+	AssetGrace time.Duration
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Step is told of each step; nil means nobody is.
+	Step func(Step)
+	Log  *slog.Logger // nil means none
+}
+
+const (
+	defaultAttempts = 3
+	// maxRuns bounds the runs of a command that ended without a word, as a
+	// crash ends them.
+	maxRuns = 10
+	// cleanUp bounds what is done after a job was cut: a commit, a push and
+	// a journal write.
+	cleanUp = time.Minute
+)
+
+// Handle carries a command out and returns its answer. What the user, the agent
+// or the repository caused is an answer. An error is a *Failure, which if
+// Permanent is to be given to Fail, or else run again; or it is one that
+// HandedBack knows.
+//
+// ctx ends with the cause *InterruptError, ErrShutdown or claim.ErrLeaseLost.
+func (h *Instruction) Handle(ctx context.Context, in protocol.InputMessage) (protocol.Answer, error) {
+	j, answer, err := h.open(ctx, in)
+	if j == nil {
+		return answer, err
+	}
+	if err := h.admit(j); err != nil {
+		return protocol.Answer{}, err
+	}
+	return j.handle(ctx)
+}
+
+// admit refuses what will not be worked on.
+func (h *Instruction) admit(j *job) error {
+	if j.in.Pair() != h.Pair {
+		return &Failure{
+			Code: protocol.WrongProject, Permanent: true,
+			Reason: fmt.Sprintf("this queue belongs to project %q and user %q", h.Pair.ProjectID, h.Pair.UserID),
+		}
+	}
+	if err := j.in.Validate(h.Rules); err != nil {
+		return failureOf(err)
+	}
+	switch {
+	case j.entry.Runs > maxRuns:
+		return &Failure{
+			Code: protocol.Internal, Permanent: true,
+			Reason: fmt.Sprintf("the worker crashed %d times while carrying this instruction out", maxRuns),
+		}
+	case j.entry.Tries >= h.attempts():
+		return &Failure{Code: j.out.ErrorCode, Reason: j.out.Error, Permanent: true}
+	}
+	return nil
+}
+
+func (h *Instruction) attempts() int {
+	if h.MaxAttempts == 0 {
+		return defaultAttempts
+	}
+	return h.MaxAttempts
+}
+
+// open asks the journal first. Without a job, the answer is all there is to do.
+func (h *Instruction) open(ctx context.Context, in protocol.InputMessage) (*job, protocol.Answer, error) {
+	e, found, err := h.Journal.Load(ctx, h.Lease.Key(), h.entryID(in))
+	if err != nil {
+		return nil, protocol.Answer{}, h.internal(ctx, err)
+	}
+	digest := in.Digest()
+	switch {
+	case !found:
+		e = journal.Entry{
+			ProjectKey: h.Lease.Key(), CommandID: h.entryID(in), ThreadID: in.ThreadID,
+			Digest: digest, Sent: in.Delivery.Sent, Attempt: 1,
+		}
+	case e.Digest != digest:
+		return nil, protocol.Answer{}, reused(&e, digest)
+	case e.Has(journal.Finished) && slices.Contains(e.Seen, in.Delivery.MessageID):
+		return nil, protocol.Answer{}, nil // answered under this message id
+	case e.Has(journal.DeadLettered) && e.Has(journal.Answered):
+		e.Restart() // somebody took it out of the dead-letter queue
+	case e.Has(journal.Finished):
+		return nil, protocol.Answer{Body: e.Output, Attributes: e.Attributes}, nil
+	}
+	j, err := newJob(h, in, e)
+	if err != nil {
+		return nil, protocol.Answer{}, h.internal(ctx, err)
+	}
+	j.entry.Runs++
+	if err := j.record(ctx, journal.Opened); err != nil {
+		return nil, protocol.Answer{}, h.internal(ctx, err)
+	}
+	return j, protocol.Answer{}, nil
+}
+
+// reused refuses another content under a known command id, once per content.
+func reused(e *journal.Entry, digest string) error {
+	if slices.Contains(e.Reused, digest) {
+		return nil
+	}
+	return &Failure{
+		Code: protocol.CommandIDReused, Permanent: true,
+		Reason: "another instruction was sent with this commandId before; send this one with an id of its own",
+	}
+}
+
+// entryID is the command's id in the journal. A message of another pair that
+// came by our queue cannot touch an entry of ours.
+func (h *Instruction) entryID(in protocol.InputMessage) string {
+	if in.Pair() == h.Pair {
+		return in.CommandID
+	}
+	return in.Pair().Key() + "\x00" + in.CommandID
+}
+
+// Known reports whether a command has been answered already; such a one
+// interrupts nothing.
+func (h *Instruction) Known(ctx context.Context, in protocol.InputMessage) bool {
+	e, found, err := h.Journal.Load(ctx, h.Lease.Key(), h.entryID(in))
+	return err == nil && found && e.Has(journal.Finished)
+}
+
+// Fail journals the answer of a command that is given up, and returns it. Its
+// message is in a dead-letter queue by now. The answer is empty if there is
+// nobody to answer.
+func (h *Instruction) Fail(ctx context.Context, in protocol.InputMessage, cause error) (protocol.Answer, error) {
+	if !in.Answerable() {
+		return protocol.Answer{}, nil
+	}
+	ctx, cancel := h.detach(ctx)
+	defer cancel()
+	f := failureOf(cause)
+	e, found, err := h.Journal.Load(ctx, h.Lease.Key(), h.entryID(in))
+	if err != nil {
+		return protocol.Answer{}, err
+	}
+	if !found || e.Digest != in.Digest() { // refused before it had an entry, or the entry is another's
+		e = journal.Entry{ProjectKey: h.Lease.Key(), CommandID: h.entryID(in), Digest: in.Digest(), Attempt: 1}
+	}
+	j, err := newJob(h, in, e)
+	if err != nil {
+		return protocol.Answer{}, err
+	}
+	j.out.ErrorCode, j.out.Error = f.Code, f.Reason
+	if f.Code == protocol.CommandIDReused {
+		return j.encode(ctx) // the entry stays that of the first content
+	}
+	j.entry.Add(journal.DeadLettered)
+	return j.finish(ctx)
+}
+
+// CutOff answers a command that was interrupted between two runs.
+func (h *Instruction) CutOff(ctx context.Context, in protocol.InputMessage) (protocol.Answer, error) {
+	clean, cancel := h.detach(ctx)
+	defer cancel()
+	j, answer, err := h.open(clean, in)
+	if j == nil {
+		return answer, err
+	}
+	var i *InterruptError
+	if errors.As(context.Cause(ctx), &i) && !j.heed(clean, i) {
+		return protocol.Answer{}, h.internal(ctx, errors.New("the interruption could not be journalled"))
+	}
+	return j.cutOff(clean)
+}
+
+// Answered records that the answer of a command was published. It may fail: then
+// a redelivery publishes the same bytes again.
+func (h *Instruction) Answered(ctx context.Context, in protocol.InputMessage) error {
+	ctx, cancel := h.detach(ctx)
+	defer cancel()
+	e, found, err := h.Journal.Load(ctx, h.Lease.Key(), h.entryID(in))
+	if err != nil || !found {
+		return err
+	}
+	if digest := in.Digest(); e.Digest != digest {
+		e.Reused = append(e.Reused, digest)
+	} else {
+		e.Seen = append(e.Seen, in.Delivery.MessageID)
+		e.Add(journal.Answered)
+	}
+	return h.save(ctx, &e)
+}
+
+func (h *Instruction) save(ctx context.Context, e *journal.Entry) error {
+	if err := h.Lease.Check(); err != nil {
+		return err
+	}
+	return h.Journal.Save(ctx, e, h.fence())
+}
+
+func (h *Instruction) saveSite(ctx context.Context, s journal.Site) error {
+	if err := h.Lease.Check(); err != nil {
+		return err
+	}
+	return h.Journal.SaveSite(ctx, s, h.fence())
+}
+
+func (h *Instruction) fence() journal.Fence {
+	return journal.Fence{ProjectKey: h.Lease.Key(), Number: h.Lease.Fence()}
+}
+
+// detach returns a context for what must be done although the job was
+// cancelled: it ends with the lease, or after a minute.
+func (h *Instruction) detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	ctx, unbind := h.Lease.Bind(ctx)
+	return ctx, func() { unbind(); cancel() }
+}
+
+// internal is a failure of ours; a lost fence is a lost lease.
+func (h *Instruction) internal(ctx context.Context, err error) error {
+	if errors.Is(err, journal.ErrFenced) {
+		return claim.ErrLeaseLost
+	}
+	if cause := cutShort(ctx); cause != nil {
+		return cause
+	}
+	return failureOf(err)
+}
+
+func (h *Instruction) now() time.Time {
+	if h.Now == nil {
+		return time.Now()
+	}
+	return h.Now()
+}
+
+func (h *Instruction) log() *slog.Logger {
+	if h.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return h.Log
+}
+
+func (h *Instruction) tell(in protocol.InputMessage, name, text string) {
+	if h.Step != nil {
+		h.Step(Step{CommandID: in.CommandID, Name: name, Text: text})
+	}
+}

@@ -1,0 +1,425 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/webordinary/claude-code-container/internal/agent"
+	"github.com/webordinary/claude-code-container/internal/build"
+	"github.com/webordinary/claude-code-container/internal/deploy"
+	"github.com/webordinary/claude-code-container/internal/journal"
+	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/internal/workspace"
+)
+
+// job is one run of one command.
+type job struct {
+	h  *Instruction
+	in protocol.InputMessage
+	ws *workspace.Workspace // nil until open
+
+	mu     sync.Mutex // deploy, push and an interruption meet here
+	entry  journal.Entry
+	out    protocol.OutputMessage // the answer as far as it is known
+	closed bool                   // an interruption comes too late, or has come
+}
+
+func newJob(h *Instruction, in protocol.InputMessage, e journal.Entry) (*job, error) {
+	j := &job{h: h, in: in, entry: e, out: protocol.NewOutput(in)}
+	if len(e.Draft) > 0 {
+		if err := json.Unmarshal(e.Draft, &j.out); err != nil {
+			return nil, fmt.Errorf("read the draft of the answer: %w", err)
+		}
+	}
+	j.out.Attempt = e.Attempt
+	return j, nil
+}
+
+// handle runs the steps that are left, and turns how they ended into an answer
+// or an error.
+func (j *job) handle(ctx context.Context) (protocol.Answer, error) {
+	if j.entry.Interrupted { // decided before a crash
+		return j.cutOff(ctx)
+	}
+	if !j.entry.Blamed { // an earlier run failed transiently; that is forgotten
+		j.out.ErrorCode, j.out.Error = "", ""
+	}
+	work, stop := j.interruptible(ctx)
+	err := j.steps(work)
+	inTime := !j.closeWindow()
+	cause := cutShort(work)
+	stop()
+	var i *InterruptError
+	switch {
+	case inTime:
+		return j.cutOff(ctx)
+	case err == nil:
+		clean, cancel := j.h.detach(ctx)
+		defer cancel()
+		return j.finish(clean)
+	case errors.As(cause, &i): // cannot be: it would have been in time
+		return protocol.Answer{}, j.failed(ctx, err)
+	case errors.Is(cause, ErrShutdown):
+		j.handBack(ctx)
+		return protocol.Answer{}, cause
+	case cause != nil:
+		return protocol.Answer{}, cause
+	}
+	return protocol.Answer{}, j.failed(ctx, err)
+}
+
+// steps is the whole of a command. Each step is recorded before the next one
+// begins, and skipped if a former run recorded it.
+func (j *job) steps(ctx context.Context) error {
+	if err := j.openWorkspace(ctx); err != nil {
+		return err
+	}
+	if err := j.runAgent(ctx); err != nil {
+		return err
+	}
+	if err := j.commit(ctx); err != nil {
+		return err
+	}
+	if err := j.build(ctx); err != nil {
+		return err
+	}
+	return j.deployAndPush(ctx)
+}
+
+func (j *job) openWorkspace(ctx context.Context) error {
+	j.tell("workspace", "opening branch "+protocol.Branch(j.in.ThreadID))
+	ws, err := j.h.Workspaces.Open(ctx, workspace.Request{
+		ProjectID: j.in.ProjectID, UserID: j.in.UserID, Dir: j.h.Pair.Dir(), RepoURL: j.in.RepoURL,
+		Branch: protocol.Branch(j.in.ThreadID), Owner: j.in.CommandID,
+		Wip: func(owner string) string { return "WIP: unfinished work\n\nWip-For: " + owner + "\n" },
+	})
+	if err != nil {
+		return err
+	}
+	j.ws = ws
+	if err := agent.Rescue(ws.Job(), ws.Conversations()); err != nil {
+		return err
+	}
+	if err := ws.EmptyJob(); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.entry.Has(journal.Committed) && !j.entry.Has(journal.Pushed) && !ws.Contains(ctx, j.entry.Commit) {
+		// The directory was lost with a commit that nobody else had.
+		j.h.log().WarnContext(ctx, "recorded work is gone, running the agent again", slog.String("command_id", j.in.CommandID))
+		j.entry.Forget(journal.Agent, journal.Committed, journal.Built, journal.Deployed)
+		j.entry.Base = ""
+	}
+	if j.entry.Base == "" {
+		j.entry.Base = ws.Head()
+	}
+	j.out.Branch, j.out.CommitID = ws.Branch(), ws.Head()
+	if j.entry.Commit != "" {
+		j.out.CommitID = j.entry.Commit
+	}
+	return nil
+}
+
+// What the agent is told besides the instruction.
+const (
+	noteRerun = "You began this same instruction before and were cut off without being asked; the files are as you left them. Look at what is done already, then finish it."
+)
+
+func (j *job) runAgent(ctx context.Context) error {
+	if j.entry.Has(journal.Agent) {
+		return nil
+	}
+	j.tell("agent", "carrying out the instruction")
+	r := agent.Request{
+		ProjectID: j.in.ProjectID, UserID: j.in.UserID, ThreadID: j.in.ThreadID, Instruction: j.in.Instruction,
+		Site: j.ws.Site(), Job: j.ws.Job(), Conversations: j.ws.Conversations(),
+	}
+	if j.entry.Began {
+		r.Notes = append(r.Notes, noteRerun)
+	}
+	j.entry.Began = true
+	if err := j.save(ctx); err != nil {
+		return err
+	}
+	began := j.h.now()
+	result, err := j.h.Agent.Run(ctx, r)
+	j.account(result, j.h.now().Sub(began))
+	if err != nil && !j.blame(ctx, err) {
+		return err
+	}
+	if err == nil {
+		j.out.Summary = result.Summary
+	}
+	for _, d := range result.Denials {
+		j.h.log().WarnContext(ctx, "agent was denied a tool", slog.String("command_id", j.in.CommandID), slog.String("tool", d))
+	}
+	return j.record(ctx, journal.Agent)
+}
+
+// account adds a run of the agent to what the command has cost so far.
+func (j *job) account(r agent.Result, took time.Duration) {
+	if j.out.Agent == nil {
+		j.out.Agent = &protocol.AgentInfo{}
+	}
+	a := j.out.Agent
+	a.Turns += r.Turns
+	a.CostUSD += r.CostUSD
+	a.DurationMs += took.Milliseconds()
+	if r.Model != "" {
+		a.Model = r.Model
+	}
+}
+
+// blame takes what the user, the agent or the repository caused into the
+// answer; false if the error is something else.
+func (j *job) blame(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	f := failureOf(err)
+	if !f.Permanent || f.Code == protocol.Internal {
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.out.ErrorCode == "" {
+		j.out.ErrorCode, j.out.Error = f.Code, f.Reason
+	}
+	j.entry.Blamed = true
+	return true
+}
+
+func (j *job) failedAlready() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.out.ErrorCode != ""
+}
+
+func (j *job) commit(ctx context.Context) error {
+	if j.entry.Has(journal.Committed) {
+		return nil
+	}
+	j.tell("commit", "recording the changes")
+	message := func(files []string) string { return commitMessage(j.in, files) }
+	if j.failedAlready() {
+		message = wipMessage(j.in)
+	}
+	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, AllowEmpty: j.entry.Wip != ""})
+	switch {
+	case errors.Is(err, workspace.ErrNoChange):
+		j.setCommit(j.entry.Base, nil)
+	case err != nil:
+		if !j.blame(ctx, err) {
+			return err
+		}
+		j.setCommit(j.entry.Base, nil)
+	default:
+		files := c.Files
+		if j.entry.Wip != "" {
+			if files, err = j.ws.Files(ctx, j.entry.Base, c.SHA); err != nil {
+				return err
+			}
+		}
+		j.setCommit(c.SHA, files)
+		j.leftOut(c.Left)
+	}
+	return j.record(ctx, journal.Committed)
+}
+
+func (j *job) setCommit(sha string, files []string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if files == nil {
+		files = []string{}
+	}
+	j.entry.Commit, j.out.CommitID = sha, sha
+	j.out.SetFiles(files)
+}
+
+// leftOut names in the summary what was not committed.
+func (j *job) leftOut(files []string) {
+	for _, f := range files {
+		j.out.Summary += "\n\nLeft out of the commit, as this platform does not allow it: " + f
+	}
+}
+
+// changed reports whether the command has a commit of its own.
+func (j *job) changed() bool { return j.entry.Commit != j.entry.Base }
+
+func (j *job) build(ctx context.Context) error {
+	if j.entry.Has(journal.Built) && (j.entry.Has(journal.Deployed) || exists(filepath.Join(j.ws.Site(), "dist", "index.html"))) {
+		return nil
+	}
+	wanted, err := j.deployWanted(ctx)
+	if err != nil {
+		return err
+	}
+	if !wanted {
+		j.mu.Lock()
+		j.entry.Add(journal.Deployed)
+		j.mu.Unlock()
+		return j.record(ctx, journal.Built)
+	}
+	j.tell("build", "building the site")
+	result, err := j.h.Builder.Run(ctx, build.Request{Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache()})
+	if result.LockChanged && err == nil {
+		err = j.amend(ctx)
+	}
+	if err != nil {
+		if !j.blame(ctx, err) {
+			return err
+		}
+		j.mu.Lock()
+		j.entry.Add(journal.Deployed) // nothing will be
+		j.mu.Unlock()
+	} else {
+		j.out.BuildSuccess = true
+	}
+	return j.record(ctx, journal.Built)
+}
+
+func exists(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// amend takes the lock file that installing changed into the commit.
+func (j *job) amend(ctx context.Context) error {
+	message := func(files []string) string { return commitMessage(j.in, files) }
+	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, Amend: j.changed()})
+	if errors.Is(err, workspace.ErrNoChange) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	j.setCommit(c.SHA, c.Files)
+	return nil
+}
+
+// deployWanted reports whether the bucket shall get the thread's head: it has
+// something else, or something incomplete. A first command that changes nothing
+// deploys nothing, and an older command does not undo a later one.
+func (j *job) deployWanted(ctx context.Context) (bool, error) {
+	bucket := j.bucketName()
+	site, known, err := j.h.Journal.LoadSite(ctx, bucket)
+	if err != nil {
+		return false, err
+	}
+	if known && site.Complete && j.entry.Commit == site.Commit {
+		j.out.BuildSuccess = true
+		j.deployed(site.Deployed)
+		return false, nil
+	}
+	switch later := known && site.Complete && site.CommandID != j.in.CommandID && site.Sent.After(j.in.Delivery.Sent); {
+	case j.failedAlready():
+		return false, nil
+	case later:
+		j.out.Superseded = true
+		return false, nil
+	case known:
+		return true, nil
+	case !j.changed():
+		return false, nil
+	}
+	// Remembered before the build: if it fails, the bucket still wants this
+	// thread, also when the next command changes nothing.
+	return true, j.h.saveSite(ctx, journal.Site{Bucket: bucket})
+}
+
+func (j *job) bucketName() string { return j.h.Names.Bucket(j.in.ProjectID) }
+
+// deployAndPush does both to their end, side by side. What one fails with does
+// not stop the other.
+func (j *job) deployAndPush(ctx context.Context) error {
+	var pushErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { pushErr = j.push(ctx) })
+	deployErr := j.deploy(ctx)
+	wg.Wait()
+	return errors.Join(deployErr, pushErr)
+}
+
+func (j *job) deploy(ctx context.Context) error {
+	if j.has(journal.Deployed) {
+		return nil
+	}
+	bucket := j.bucketName()
+	j.tell("deploy", "uploading to "+bucket)
+	site := journal.Site{Bucket: bucket, Commit: j.entry.Commit, CommandID: j.in.CommandID, Sent: j.in.Delivery.Sent}
+	if err := j.h.saveSite(ctx, site); err != nil {
+		return err
+	}
+	_, err := deploy.Sync(ctx, j.h.Bucket(bucket), deploy.Options{
+		Dir: filepath.Join(j.ws.Site(), "dist"), Grace: j.h.AssetGrace, Now: j.h.Now,
+		BeforePages: func(ctx context.Context) error {
+			if !j.closeWindow() {
+				return context.Cause(ctx)
+			}
+			return j.h.Lease.Check()
+		},
+	})
+	if err != nil {
+		if !j.blame(ctx, err) {
+			return err
+		}
+		return j.record(ctx, journal.Deployed)
+	}
+	site.Complete, site.Deployed = true, j.h.now()
+	if err := j.h.saveSite(ctx, site); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	j.deployed(site.Deployed)
+	j.mu.Unlock()
+	return j.record(ctx, journal.Deployed)
+}
+
+// deployed says where the site is.
+func (j *job) deployed(at time.Time) {
+	j.out.DeploySuccess, j.out.DeploymentTime = true, at.UnixMilli()
+	j.out.S3Bucket = j.bucketName()
+	j.out.S3URL = j.h.Names.SiteURL(j.out.S3Bucket)
+	j.out.PreviewURL = j.out.S3URL
+}
+
+func (j *job) push(ctx context.Context) error {
+	if j.has(journal.Pushed) {
+		return nil
+	}
+	if !j.changed() && !j.ws.Unpushed() {
+		return nil
+	}
+	j.tell("push", "pushing "+j.ws.Branch())
+	if err := j.h.Lease.Check(); err != nil {
+		return err
+	}
+	_, err := j.ws.Push(ctx, workspace.PushRequest{SHA: j.entry.Commit, CommandID: j.in.CommandID})
+	var conflict *workspace.ConflictError
+	switch {
+	case errors.As(err, &conflict):
+		j.blame(ctx, &Failure{Code: protocol.MergeConflict, Permanent: true, Reason: conflict.Error(), Err: err})
+		j.mu.Lock()
+		j.out.Branch = conflict.Branch
+		j.mu.Unlock()
+	case err != nil:
+		return err
+	}
+	return j.record(ctx, journal.Pushed)
+}
+
+func (j *job) has(m journal.Mark) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.entry.Has(m)
+}
+
+func (j *job) tell(name, text string) { j.h.tell(j.in, name, text) }

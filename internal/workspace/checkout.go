@@ -1,0 +1,205 @@
+package workspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// refresh learns what the remote has of the thread and of the default branch.
+func (w *Workspace) refresh(ctx context.Context) error {
+	branches, start, err := w.refs(ctx)
+	if err != nil {
+		return err
+	}
+	w.remote, w.start = branches[w.branch], branches[start]
+	if w.start == "" && w.remote == "" {
+		return &Error{Code: "repo_unreachable", Reason: "the repository has no default branch; push one"}
+	}
+	var missing []string
+	for _, b := range []struct{ name, sha string }{{start, w.start}, {w.branch, w.remote}} {
+		if b.sha != "" && !w.hasCommit(ctx, b.sha) {
+			missing = append(missing, "+refs/heads/"+b.name+":refs/remotes/origin/"+b.name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return w.fetch(ctx, missing...)
+}
+
+func (w *Workspace) fetch(ctx context.Context, refspecs ...string) error {
+	args := append([]string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", w.url}, refspecs...)
+	if _, err := w.gitWith(ctx, w.header(), args...); err != nil {
+		return w.remoteError(ctx, err)
+	}
+	return nil
+}
+
+func (w *Workspace) hasCommit(ctx context.Context, sha string) bool {
+	_, err := w.git(ctx, "cat-file", "-e", sha+"^{commit}")
+	return err == nil
+}
+
+// isAncestor reports whether a is b or one of its ancestors.
+func (w *Workspace) isAncestor(ctx context.Context, a, b string) (bool, error) {
+	_, err := w.git(ctx, "merge-base", "--is-ancestor", a, b)
+	if err != nil && exitCode(err) != 1 {
+		return false, err
+	}
+	return err == nil, nil
+}
+
+// Contains reports whether a commit is part of the thread's branch.
+func (w *Workspace) Contains(ctx context.Context, sha string) bool {
+	ok, err := w.isAncestor(ctx, sha, w.head)
+	return ok && err == nil
+}
+
+// Unpushed reports whether the branch has commits that the remote did not have
+// when the workspace was opened.
+func (w *Workspace) Unpushed() bool {
+	return w.head != w.remote && (w.remote != "" || w.head != w.start)
+}
+
+// localHead is the branch in our repository; empty if it is not there.
+func (w *Workspace) localHead(ctx context.Context) (string, error) {
+	out, err := w.git(ctx, "rev-parse", "--verify", "--quiet", "refs/heads/"+w.branch)
+	if err != nil && exitCode(err) != 1 {
+		return "", err
+	}
+	return strings.TrimSpace(out), nil
+}
+
+// pickHead decides where the thread continues. Commits of ours that the remote
+// does not have are kept: the push merges them.
+func (w *Workspace) pickHead(ctx context.Context) error {
+	local, err := w.localHead(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case local == "" && w.remote == "":
+		w.head = w.start
+	case local == "":
+		w.head = w.remote
+	case w.remote == "":
+		w.head = local
+	default:
+		behind, err := w.isAncestor(ctx, local, w.remote)
+		if err != nil {
+			return err
+		}
+		w.head = local
+		if behind {
+			w.head = w.remote
+		}
+	}
+	return w.setRef(w.branch, w.head)
+}
+
+// checkout makes the tree what the head has. Ignored files, such as
+// node_modules, stay.
+func (w *Workspace) checkout(ctx context.Context, owner string) error {
+	if err := w.writeState("current.json", current{Branch: w.branch, Base: w.head, Switching: true}); err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(w.gitDir(), "HEAD"), []byte("ref: refs/heads/"+w.branch+"\n")); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(w.Site(), ".git")); err != nil {
+		return fmt.Errorf("remove the old site/.git: %w", err)
+	}
+	if _, err := w.git(ctx, "reset", "--quiet", "--hard", w.head); err != nil {
+		return err
+	}
+	if _, err := w.git(ctx, "clean", "-ffdq"); err != nil {
+		return err
+	}
+	w.base = w.head
+	if err := w.writeChildGit(ctx); err != nil {
+		return err
+	}
+	return w.writeState("current.json", current{Branch: w.branch, Owner: owner, Base: w.base})
+}
+
+// saveLeftovers commits what another command left in the checkout, on that
+// command's branch, and tries to push it.
+func (w *Workspace) saveLeftovers(ctx context.Context, cur current, r Request) error {
+	if cur.Base == "" || cur.Switching {
+		return nil
+	}
+	old := *w
+	old.branch, old.base, old.remote = cur.Branch, cur.Base, ""
+	head, err := old.localHead(ctx)
+	if err != nil {
+		return err
+	}
+	old.head = head
+	if head != cur.Base {
+		// The branch went on without this tree, by a merge: what is left is
+		// put beside it.
+		old.branch, old.head = cur.Branch+"-wip-"+cur.Base[:8], cur.Base
+	}
+	c, err := old.Commit(ctx, CommitRequest{Message: func([]string) string { return r.Wip(cur.Owner) }})
+	switch {
+	case errors.Is(err, ErrNoChange):
+		return nil
+	case err != nil:
+		return fmt.Errorf("save what another command left: %w", err)
+	}
+	w.store.config.Log.InfoContext(ctx, "unfinished work saved", slog.String("branch", old.branch), slog.String("commit", c.SHA))
+	if _, err := old.Push(ctx, PushRequest{SHA: c.SHA, CommandID: cur.Owner}); err != nil {
+		w.store.config.Log.WarnContext(ctx, "unfinished work not pushed yet", slog.String("branch", old.branch), slog.Any("error", err))
+	}
+	return nil
+}
+
+// writeChildGit gives the children a repository to look at: our objects by
+// reference, the branch, and the index. Nothing of it is read by us.
+func (w *Workspace) writeChildGit(ctx context.Context) error {
+	dir := filepath.Join(w.Site(), ".git")
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the old site/.git: %w", err)
+	}
+	ref := filepath.Join("refs", "heads", filepath.FromSlash(w.branch))
+	files := map[string]string{
+		"HEAD":                    "ref: refs/heads/" + w.branch + "\n",
+		"config":                  "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tfilemode = true\n",
+		"objects/info/alternates": "../../../worker/git/objects\n",
+		"info/exclude":            "node_modules/\ndist/\n.astro/\n",
+		ref:                       w.head + "\n",
+	}
+	for name, body := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o770); err != nil { //nolint:gosec // the children's group works in it
+			return err
+		}
+		if err := os.WriteFile(path, []byte(body), 0o660); err != nil { //nolint:gosec // the children's group works in it
+			return err
+		}
+	}
+	return copyFile(filepath.Join(w.gitDir(), "index"), filepath.Join(dir, "index"))
+}
+
+func copyFile(from, to string) (err error) {
+	in, err := os.Open(from) //nolint:gosec // both are names of ours
+	if err != nil {
+		return err
+	}
+	defer in.Close()                                                      //nolint:errcheck // only read from
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o660) //nolint:gosec // both are names of ours
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if cerr := out.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}

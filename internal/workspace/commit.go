@@ -1,0 +1,209 @@
+package workspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+)
+
+// ErrNoChange is returned when there is nothing to commit.
+var ErrNoChange = errors.New("nothing has changed")
+
+// maxBlob is the largest file that is committed, in bytes.
+const maxBlob = 100 << 20
+
+// CommitRequest says how to commit what the checkout holds.
+type CommitRequest struct {
+	// Message makes the message, given the files that the commit changes.
+	Message func(files []string) string
+	// Amend replaces the newest commit, which must be ours and not pushed.
+	Amend bool
+	// AllowEmpty makes a commit even if nothing changed.
+	AllowEmpty bool
+}
+
+// Commit is a new commit.
+type Commit struct {
+	SHA   string
+	Files []string // what it changes, sorted
+	Left  []string // what was changed and not committed, since it is not allowed
+}
+
+// Commit records the state of the checkout on the branch. It returns ErrNoChange
+// if there is none to record, and an *Error with file_too_large for a file that
+// no remote would take.
+func (w *Workspace) Commit(ctx context.Context, r CommitRequest) (Commit, error) {
+	if err := w.heal(); err != nil {
+		return Commit{}, err
+	}
+	if err := w.flatten(); err != nil {
+		return Commit{}, err
+	}
+	if err := w.checkSizes(ctx); err != nil {
+		return Commit{}, err
+	}
+	parent := w.head
+	if r.Amend {
+		out, err := w.git(ctx, "rev-parse", w.head+"^")
+		if err != nil {
+			return Commit{}, err
+		}
+		parent = strings.TrimSpace(out)
+	}
+	if _, err := w.git(ctx, "add", "--all"); err != nil {
+		return Commit{}, err
+	}
+	left, err := w.leaveOut(ctx, parent)
+	if err != nil {
+		return Commit{}, err
+	}
+	tree, err := w.git(ctx, "write-tree")
+	if err != nil {
+		return Commit{}, err
+	}
+	tree = strings.TrimSpace(tree)
+	files, err := w.Files(ctx, parent, tree)
+	if err != nil {
+		return Commit{}, err
+	}
+	if len(files) == 0 && !r.AllowEmpty && !r.Amend {
+		return Commit{Left: left}, ErrNoChange
+	}
+	sha, err := w.writeCommit(tree, r.Message(files), parent)
+	if err != nil {
+		return Commit{}, err
+	}
+	return Commit{SHA: sha, Files: files, Left: left}, w.moveTo(ctx, sha)
+}
+
+// moveTo makes a commit of the checkout's tree the head.
+func (w *Workspace) moveTo(ctx context.Context, sha string) error {
+	if err := w.setRef(w.branch, sha); err != nil {
+		return err
+	}
+	w.head, w.base = sha, sha
+	var cur current
+	if err := w.readState("current.json", &cur); err != nil {
+		return err
+	}
+	if cur.Branch == w.branch {
+		cur.Base = sha
+		if err := w.writeState("current.json", cur); err != nil {
+			return err
+		}
+	}
+	return w.writeChildGit(ctx)
+}
+
+// Files lists what differs between two commits or trees, sorted.
+func (w *Workspace) Files(ctx context.Context, from, to string) ([]string, error) {
+	out, err := w.git(ctx, "diff-tree", "-r", "--name-only", "--no-renames", "-z", from, to)
+	if err != nil {
+		return nil, err
+	}
+	return split(out), nil
+}
+
+func split(out string) []string {
+	out = strings.TrimSuffix(out, "\x00")
+	if out == "" {
+		return nil
+	}
+	return strings.Split(out, "\x00")
+}
+
+// leaveOut takes changes out of the index that the platform does not allow.
+func (w *Workspace) leaveOut(ctx context.Context, parent string) ([]string, error) {
+	if w.store.config.AllowWorkflowChanges {
+		return nil, nil
+	}
+	const workflows = ".github/workflows"
+	out, err := w.git(ctx, "diff-index", "--cached", "--name-only", "--no-renames", "-z", parent, "--", workflows)
+	if err != nil {
+		return nil, err
+	}
+	left := split(out)
+	if len(left) == 0 {
+		return nil, nil
+	}
+	_, err = w.git(ctx, "reset", "--quiet", parent, "--", workflows)
+	return left, err
+}
+
+// flatten removes the repositories that were made inside the checkout: git would
+// record only a link to them and their files would be lost.
+func (w *Workspace) flatten() error {
+	root, err := os.OpenRoot(w.Site())
+	if err != nil {
+		return fmt.Errorf("open checkout: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // only read from
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case d.Name() == ".git" && path.Dir(name) != ".":
+			if err := root.RemoveAll(name); err != nil {
+				return fmt.Errorf("flatten %s: %w", path.Dir(name), err)
+			}
+			return skip(d)
+		case d.IsDir() && (name == ".git" || d.Name() == "node_modules" || name == "dist" || name == ".astro"):
+			return fs.SkipDir
+		}
+		return nil
+	})
+}
+
+func skip(d fs.DirEntry) error {
+	if d.IsDir() {
+		return fs.SkipDir
+	}
+	return nil
+}
+
+// checkSizes refuses files that a remote would refuse, before they are read.
+func (w *Workspace) checkSizes(ctx context.Context) error {
+	out, err := w.git(ctx, "ls-files", "--others", "--modified", "--exclude-standard", "-z")
+	if err != nil {
+		return err
+	}
+	for _, name := range split(out) {
+		info, err := os.Lstat(filepath.Join(w.Site(), name))
+		if err == nil && info.Mode().IsRegular() && info.Size() > maxBlob {
+			return &Error{Code: "file_too_large", Reason: fmt.Sprintf("%s has %d MB; at most 100 MB can be committed", name, info.Size()>>20)}
+		}
+	}
+	return nil
+}
+
+// writeCommit writes a commit object; it moves nothing.
+func (w *Workspace) writeCommit(tree, message string, parents ...string) (string, error) {
+	repo, err := w.repository()
+	if err != nil {
+		return "", err
+	}
+	who := object.Signature{Name: w.store.config.AuthorName, Email: w.store.config.AuthorEmail, When: w.store.config.Now()}
+	c := object.Commit{Author: who, Committer: who, Message: message, TreeHash: plumbing.NewHash(tree)}
+	for _, p := range parents {
+		c.ParentHashes = append(c.ParentHashes, plumbing.NewHash(p))
+	}
+	o := repo.Storer.NewEncodedObject()
+	if err := c.Encode(o); err != nil {
+		return "", fmt.Errorf("encode commit: %w", err)
+	}
+	sha, err := repo.Storer.SetEncodedObject(o)
+	if err != nil {
+		return "", fmt.Errorf("write commit: %w", err)
+	}
+	return sha.String(), nil
+}

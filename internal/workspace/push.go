@@ -1,0 +1,163 @@
+package workspace
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	git "github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/config"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+)
+
+// PushRequest says what to push.
+type PushRequest struct {
+	SHA       string // a commit of the branch
+	CommandID string // names the side branch of a conflict
+}
+
+// Push is what the remote's branch became.
+type Push struct {
+	SHA string // it contains the commit; it may be a merge
+}
+
+// ConflictError says that the remote's branch has changes that contradict ours.
+// Ours are on the remote, on a branch of their own, and the thread continues
+// from the remote's.
+type ConflictError struct {
+	Files  []string
+	Branch string
+}
+
+// Error implements error.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("somebody else changed the same lines of %s in the meantime; this instruction's changes are kept on the branch %s",
+		strings.Join(e.Files, ", "), e.Branch)
+}
+
+// tries is how often a push is begun when the remote moves at the same time.
+const tries = 3
+
+// Push makes the remote's branch contain a commit. A push whose answer was lost
+// is recognised: the remote has the commit. If the remote moved, both lines are
+// merged, without touching the checkout. It returns a *ConflictError if they
+// cannot be, an *Error, or the cause of ctx.
+func (w *Workspace) Push(ctx context.Context, r PushRequest) (Push, error) {
+	tip := r.SHA
+	var last error
+	for range tries {
+		branches, _, err := w.refs(ctx)
+		if err != nil {
+			return Push{}, err
+		}
+		theirs := branches[w.branch]
+		done, merged, err := w.unite(ctx, tip, theirs, r)
+		if err != nil {
+			return Push{}, err
+		}
+		if done {
+			return Push{SHA: theirs}, w.follow(theirs)
+		}
+		tip = merged
+		if err := w.setRef(w.branch, tip); err != nil {
+			return Push{}, err
+		}
+		if last = w.pushRef(ctx, w.branch); last == nil {
+			return Push{SHA: tip}, w.follow(tip)
+		}
+		if ctx.Err() != nil {
+			return Push{}, context.Cause(ctx)
+		}
+	}
+	return Push{}, last
+}
+
+// follow remembers where the remote's branch is.
+func (w *Workspace) follow(sha string) error {
+	w.remote, w.head = sha, sha
+	return w.setRef(w.branch, sha)
+}
+
+// unite returns the commit to push: ours, or a merge of ours and theirs. done
+// means that theirs has ours already.
+func (w *Workspace) unite(ctx context.Context, ours, theirs string, r PushRequest) (done bool, tip string, err error) {
+	if theirs == "" {
+		return false, ours, nil
+	}
+	if !w.hasCommit(ctx, theirs) {
+		if err := w.fetch(ctx, "+refs/heads/"+w.branch+":refs/remotes/origin/"+w.branch); err != nil {
+			return false, "", err
+		}
+	}
+	if has, err := w.isAncestor(ctx, ours, theirs); has || err != nil {
+		return has, "", err
+	}
+	if ahead, err := w.isAncestor(ctx, theirs, ours); ahead || err != nil {
+		return false, ours, err
+	}
+	out, err := w.git(ctx, "merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", theirs, ours)
+	if exitCode(err) == 1 {
+		return false, "", w.giveWay(ctx, ours, theirs, split(out)[1:], r)
+	}
+	if err != nil {
+		return false, "", err
+	}
+	tree, _, _ := strings.Cut(out, "\x00")
+	tip, err = w.writeCommit(strings.TrimSpace(tree), "Merge the remote's changes into "+w.branch+"\n", theirs, ours)
+	return false, tip, err
+}
+
+// giveWay puts our commit beside the branch and continues from theirs.
+func (w *Workspace) giveWay(ctx context.Context, ours, theirs string, files []string, r PushRequest) error {
+	side := w.branch + "-conflict-" + refSafe(r.CommandID)
+	if err := w.setRef(side, ours); err != nil {
+		return err
+	}
+	if err := w.pushRef(ctx, side); err != nil {
+		return err
+	}
+	if err := w.follow(theirs); err != nil {
+		return err
+	}
+	return &ConflictError{Files: files, Branch: side}
+}
+
+// refSafe makes a part of a branch name of an id.
+func refSafe(id string) string {
+	safe := strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return '-'
+	}, id)
+	if safe == id && len(id) <= 64 {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return safe[:min(len(safe), 64)] + "-" + hex.EncodeToString(sum[:5])
+}
+
+// pushRef pushes one branch as it is here.
+func (w *Workspace) pushRef(ctx context.Context, branch string) error {
+	repo, err := w.repository()
+	if err != nil {
+		return err
+	}
+	ref := headRef(branch).String()
+	remote := git.NewRemote(repo.Storer, &config.RemoteConfig{Name: "remote", URLs: []string{w.url}})
+	err = remote.PushContext(ctx, &git.PushOptions{
+		RemoteName: "remote", RefSpecs: []config.RefSpec{config.RefSpec(ref + ":" + ref)}, Auth: w.auth(),
+	})
+	switch {
+	case err == nil || errors.Is(err, git.NoErrAlreadyUpToDate):
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):
+		return w.remoteError(ctx, err)
+	}
+	return &Error{Code: "push_failed", Reason: "the branch " + branch + " could not be pushed", Err: err}
+}

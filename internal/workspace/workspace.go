@@ -1,0 +1,385 @@
+// Package workspace is the directory of a project and user: a git repository, a
+// checkout of one thread's branch, and a place for the running job.
+//
+//	{projectId}-{userId}/
+//	  worker/            the worker's alone
+//	    git/             bare repository
+//	    conversations/   the agent's conversations at rest
+//	    cache/           of npm
+//	    owner.json       whose directory this is, and of which repository
+//	    current.json     what the checkout holds
+//	  site/              checkout, node_modules, dist: the children's
+//	  job/               the running job's conversation and temporary files
+//
+// Children see site/ and job/. The worker runs git only with --git-dir=worker/git
+// and --work-tree=site, a configuration of its own, and no hooks; the site/.git
+// that children find is a disposable copy that nothing of ours reads.
+//
+// The git program works on the tree, fetches and merges; go-git lists the
+// remote, writes commits, moves refs and pushes.
+//
+// All of the directory but commits not yet pushed can be lost.
+package workspace
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	git "github.com/go-git/go-git/v5"
+
+	"github.com/webordinary/claude-code-container/internal/process"
+)
+
+// Config says how workspaces are made. Root and Runner are required.
+type Config struct {
+	Root   string // absolute; the directories of all pairs are in it
+	Runner *process.Runner
+	Git    string // the git program; empty means git
+	Env    []string
+	// Token is the password of x-access-token. It is sent to AllowedHosts
+	// only.
+	Token        string
+	AllowedHosts []string // none means github.com
+	// AuthorName and AuthorEmail are of our commits; empty means WebOrdinary
+	// and noreply@webordinary.com.
+	AuthorName, AuthorEmail string
+	// AllowWorkflowChanges lets commits change .github/workflows.
+	AllowWorkflowChanges bool
+	Now                  func() time.Time // nil means time.Now
+	Log                  *slog.Logger     // nil means none
+}
+
+// Store opens workspaces. One workspace of a pair is open at a time.
+type Store struct{ config Config }
+
+// New returns a store.
+func New(c Config) *Store {
+	if c.Git == "" {
+		c.Git = "git"
+	}
+	if len(c.AllowedHosts) == 0 {
+		c.AllowedHosts = []string{"github.com"}
+	}
+	if c.AuthorName == "" {
+		c.AuthorName = "WebOrdinary"
+	}
+	if c.AuthorEmail == "" {
+		c.AuthorEmail = "noreply@webordinary.com"
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Store{config: c}
+}
+
+// Error is why a workspace cannot be had, in a word of the platform's list.
+type Error struct {
+	Code   string // repo_missing, repo_unreachable, repo_auth, push_failed or file_too_large
+	Reason string // for a person
+	Err    error  // may be nil
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return e.Reason
+	}
+	return fmt.Sprintf("%s: %v", e.Reason, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Request says what to open.
+type Request struct {
+	ProjectID, UserID string
+	Dir               string // the pair's directory name
+	RepoURL           string // may be empty if the workspace exists
+	Branch            string // the thread's branch
+	// Owner is the command whose changes the checkout will hold. If it holds
+	// the changes of that command already, they are left as they are.
+	Owner string
+	// Wip is the message of the commit that saves what another command left
+	// behind.
+	Wip func(owner string) string
+}
+
+// Workspace is an open workspace, on one thread's branch.
+type Workspace struct {
+	store  *Store
+	dir    string
+	url    string
+	branch string
+	base   string // the commit that the checkout was made from
+	head   string // the branch's newest commit, ours or the remote's
+	remote string // the branch on the remote when last seen; empty if not there
+	start  string // the remote's default branch
+}
+
+// Site is the checkout.
+func (w *Workspace) Site() string { return filepath.Join(w.dir, "site") }
+
+// Job is the running job's directory.
+func (w *Workspace) Job() string { return filepath.Join(w.dir, "job") }
+
+// Conversations is where the agent's conversations rest.
+func (w *Workspace) Conversations() string { return filepath.Join(w.dir, "worker", "conversations") }
+
+// Cache is where npm's packages are kept.
+func (w *Workspace) Cache() string { return filepath.Join(w.dir, "worker", "cache") }
+
+// Branch is the thread's branch.
+func (w *Workspace) Branch() string { return w.branch }
+
+// Head is the branch's newest commit.
+func (w *Workspace) Head() string { return w.head }
+
+func (w *Workspace) gitDir() string { return filepath.Join(w.dir, "worker", "git") }
+
+// owner is whose directory it is.
+type owner struct {
+	ProjectID string `json:"projectId"`
+	UserID    string `json:"userId"`
+	RepoURL   string `json:"repoUrl"`
+}
+
+// current is what the checkout holds.
+type current struct {
+	Branch string `json:"branch"`
+	Owner  string `json:"owner"`
+	Base   string `json:"base"`
+	// Switching is set while the checkout is being made: what is in it is
+	// nobody's.
+	Switching bool `json:"switching,omitempty"`
+}
+
+const asideLife = 24 * time.Hour
+
+// Open opens the workspace of a pair on a thread's branch. A thread that the
+// remote knows continues from there, or from our commits that it does not know
+// yet; a new one begins at the remote's default branch. What another command
+// left uncommitted becomes a commit on its own branch first. It returns an
+// *Error, or the cause of ctx.
+func (s *Store) Open(ctx context.Context, r Request) (*Workspace, error) {
+	w, err := s.directory(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.heal(); err != nil {
+		return nil, err
+	}
+	if err := w.refresh(ctx); err != nil {
+		return nil, err
+	}
+	var cur current
+	if err := w.readState("current.json", &cur); err != nil {
+		return nil, err
+	}
+	if cur.Branch == r.Branch && cur.Owner == r.Owner && !cur.Switching {
+		w.base = cur.Base
+		if w.head, err = w.localHead(ctx); err != nil {
+			return nil, err
+		}
+		return w, w.writeChildGit(ctx)
+	}
+	if err := w.saveLeftovers(ctx, cur, r); err != nil {
+		return nil, err
+	}
+	if err := w.pickHead(ctx); err != nil {
+		return nil, err
+	}
+	return w, w.checkout(ctx, r.Owner)
+}
+
+// directory finds or makes the pair's directory.
+func (s *Store) directory(r Request) (*Workspace, error) {
+	w := &Workspace{store: s, dir: filepath.Join(s.config.Root, r.Dir), branch: r.Branch}
+	own := owner{ProjectID: r.ProjectID, UserID: r.UserID, RepoURL: r.RepoURL}
+	var found owner
+	if err := w.readState("owner.json", &found); err != nil {
+		return nil, err
+	}
+	if found.ProjectID != "" && (found.ProjectID != own.ProjectID || found.UserID != own.UserID) {
+		// Another pair's ids make the same name. It is never opened.
+		sum := sha256.Sum256([]byte(r.ProjectID + "#" + r.UserID))
+		w.dir += "-" + hex.EncodeToString(sum[:4])
+		found = owner{}
+		if err := w.readState("owner.json", &found); err != nil {
+			return nil, err
+		}
+	}
+	if found.RepoURL == "" && r.RepoURL == "" {
+		return nil, &Error{Code: "repo_missing", Reason: "this project has no workspace yet; send repoUrl with the instruction"}
+	}
+	s.removeOldAsides(w.dir)
+	if found.RepoURL != "" && r.RepoURL != "" && found.RepoURL != r.RepoURL {
+		aside := fmt.Sprintf("%s.aside-%d", w.dir, s.config.Now().Unix())
+		if err := os.Rename(w.dir, aside); err != nil {
+			return nil, fmt.Errorf("set the old workspace aside: %w", err)
+		}
+		found = owner{}
+	}
+	if found.RepoURL == "" {
+		if err := w.create(own); err != nil {
+			return nil, err
+		}
+		found = own
+	}
+	w.url = found.RepoURL
+	return w, nil
+}
+
+// create makes an empty workspace. owner.json comes last: a directory without
+// one was never finished and holds nothing.
+func (w *Workspace) create(own owner) error {
+	if err := os.RemoveAll(w.dir); err != nil {
+		return fmt.Errorf("remove an unfinished workspace: %w", err)
+	}
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{
+		{w.dir, 0o711},
+		{filepath.Join(w.dir, "worker"), 0o710},
+		{w.Conversations(), 0o700},
+		{w.Cache(), 0o700},
+		{w.Site(), 0o770},
+		{w.Job(), 0o770},
+	} {
+		if err := os.MkdirAll(d.path, d.mode); err != nil {
+			return fmt.Errorf("create workspace: %w", err)
+		}
+		if err := os.Chmod(d.path, d.mode); err != nil {
+			return fmt.Errorf("create workspace: %w", err)
+		}
+	}
+	if _, err := git.PlainInit(w.gitDir(), true); err != nil {
+		return fmt.Errorf("create repository: %w", err)
+	}
+	return w.writeState("owner.json", own)
+}
+
+// heal undoes what a crash or a child may have left: locks, and anything in the
+// repository's configuration that is not ours.
+func (w *Workspace) heal() error {
+	if err := os.RemoveAll(filepath.Join(w.gitDir(), "hooks")); err != nil {
+		return err
+	}
+	for _, f := range []string{"config.worktree", "info/attributes", "objects/info/alternates"} {
+		if err := os.RemoveAll(filepath.Join(w.gitDir(), f)); err != nil {
+			return err
+		}
+	}
+	err := filepath.WalkDir(w.gitDir(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && d.Name() == "objects" {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(d.Name(), ".lock") {
+			return os.Remove(path)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("heal repository: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(w.gitDir(), "info"), 0o700); err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(w.gitDir(), "info", "exclude"), []byte("node_modules/\ndist/\n.astro/\n")); err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(w.gitDir(), "config"), []byte("[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tfilemode = true\n"))
+}
+
+// EmptyJob removes what the last job left, without following its links.
+func (w *Workspace) EmptyJob() error {
+	root, err := os.OpenRoot(w.Job())
+	if err != nil {
+		return fmt.Errorf("open job directory: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // only read from
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("read job directory: %w", err)
+	}
+	for _, e := range entries {
+		if err := root.RemoveAll(e.Name()); err != nil {
+			return fmt.Errorf("empty job directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// removeOldAsides removes workspaces that were set aside more than a day ago.
+func (s *Store) removeOldAsides(dir string) {
+	old, err := filepath.Glob(dir + ".aside-*")
+	if err != nil {
+		return
+	}
+	for _, path := range old {
+		info, err := os.Stat(path)
+		if err == nil && s.config.Now().Sub(info.ModTime()) > asideLife {
+			os.RemoveAll(path) //nolint:errcheck // next time again
+		}
+	}
+}
+
+func (w *Workspace) readState(name string, into any) error {
+	body, err := os.ReadFile(filepath.Join(w.dir, "worker", name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	return nil
+}
+
+func (w *Workspace) writeState(name string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(w.dir, "worker", name), body)
+}
+
+// replaceFile writes a file whole or not at all.
+func replaceFile(path string, body []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(body)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name()) //nolint:errcheck // the first error counts
+	}
+	return err
+}

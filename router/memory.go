@@ -1,0 +1,290 @@
+package router
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
+	"github.com/google/uuid"
+
+	"github.com/webordinary/claude-code-container/internal/protocol"
+)
+
+type deliveryKey struct{}
+
+// WithDelivery returns a context for a message that says how it was delivered.
+// Subscribers set it on what they hand out.
+func WithDelivery(ctx context.Context, d protocol.Delivery) context.Context {
+	return context.WithValue(ctx, deliveryKey{}, d)
+}
+
+// DeliveryOf returns what the subscriber said of a message.
+func DeliveryOf(ctx context.Context) protocol.Delivery {
+	d, _ := ctx.Value(deliveryKey{}).(protocol.Delivery)
+	return d
+}
+
+// Memory is queues in memory, for the demo and for tests: Watermill's GoChannel,
+// and what it lacks to be used like SQS. A topic keeps its messages until they
+// are acknowledged, also while nobody subscribes; a message carries its id, its
+// sent time and how often it was received; a nacked one comes back after
+// NackDelay. A topic has one subscriber at a time.
+type Memory struct {
+	channel   *gochannel.GoChannel
+	nackDelay time.Duration
+	now       func() time.Time
+
+	mu      sync.Mutex
+	topics  map[string]*topic
+	pending sync.WaitGroup // timers, and messages handed out
+	closed  chan struct{}
+	once    sync.Once
+}
+
+// MemoryConfig configures a Memory; its zero value works.
+type MemoryConfig struct {
+	// NackDelay is the time until a nacked message comes again; zero means
+	// 100 ms.
+	NackDelay time.Duration
+	// Now stamps the sent times; nil means time.Now.
+	Now func() time.Time
+}
+
+type topic struct {
+	open bool
+	kept []*kept // in the order of sending
+}
+
+type kept struct {
+	message  *message.Message
+	delivery protocol.Delivery
+}
+
+// idHeader carries a message's id through the GoChannel.
+const idHeader = "webordinary_memory_id"
+
+// NewMemory returns empty queues.
+func NewMemory(c MemoryConfig) *Memory {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Memory{
+		channel:   gochannel.NewGoChannel(gochannel.Config{}, watermill.NopLogger{}),
+		nackDelay: defaultTo(c.NackDelay, 100*time.Millisecond),
+		now:       c.Now,
+		topics:    map[string]*topic{},
+		closed:    make(chan struct{}),
+	}
+}
+
+// Publish implements message.Publisher.
+func (m *Memory) Publish(name string, messages ...*message.Message) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.topic(name)
+	for _, msg := range messages {
+		k := &kept{message: msg.Copy(), delivery: DeliveryOf(msg.Context())}
+		k.delivery.Receives = 0
+		k.delivery.MessageID = uuid.NewString()
+		if k.delivery.Sent.IsZero() {
+			k.delivery.Sent = m.now()
+		}
+		k.message.Metadata.Set(idHeader, k.delivery.MessageID)
+		t.kept = append(t.kept, k)
+		if t.open {
+			if err := m.channel.Publish(name, k.message); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// PublishAfter publishes after a delay; Close before that drops the message.
+func (m *Memory) PublishAfter(delay time.Duration, name string, messages ...*message.Message) error {
+	m.pending.Go(func() {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			m.Publish(name, messages...) //nolint:errcheck // fails only when closed
+		case <-m.closed:
+		}
+	})
+	return nil
+}
+
+// Waiting returns the number of messages of a topic not yet acknowledged.
+func (m *Memory) Waiting(name string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.topic(name).kept)
+}
+
+// Close ends all subscriptions.
+func (m *Memory) Close() error {
+	m.once.Do(func() { close(m.closed) })
+	m.pending.Wait()
+	return m.channel.Close()
+}
+
+// Subscriber implements Queues. Its Close ends its subscriptions and leaves the
+// queues open.
+func (m *Memory) Subscriber(gate func(context.Context) error) message.Subscriber {
+	if gate == nil {
+		gate = func(context.Context) error { return nil }
+	}
+	return &memorySubscriber{memory: m, gate: gate, closed: make(chan struct{})}
+}
+
+func (m *Memory) topic(name string) *topic {
+	t := m.topics[name]
+	if t == nil {
+		t = &topic{}
+		m.topics[name] = t
+	}
+	return t
+}
+
+// received counts a delivery and says what it is.
+func (m *Memory) received(name, id string) protocol.Delivery {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range m.topic(name).kept {
+		if k.delivery.MessageID == id {
+			k.delivery.Receives++
+			return k.delivery
+		}
+	}
+	return protocol.Delivery{MessageID: id}
+}
+
+func (m *Memory) remove(name, id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.topic(name)
+	for i, k := range t.kept {
+		if k.delivery.MessageID == id {
+			t.kept = append(t.kept[:i:i], t.kept[i+1:]...)
+			return
+		}
+	}
+}
+
+// subscribe opens a topic and sends what it kept.
+func (m *Memory) subscribe(ctx context.Context, name string) (<-chan *message.Message, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	in, err := m.channel.Subscribe(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	t := m.topic(name)
+	t.open = true
+	for _, k := range t.kept {
+		if err := m.channel.Publish(name, k.message); err != nil {
+			return nil, err
+		}
+	}
+	return in, nil
+}
+
+func (m *Memory) unsubscribe(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.topic(name).open = false
+}
+
+type memorySubscriber struct {
+	memory *Memory
+	gate   func(context.Context) error
+	closed chan struct{}
+	once   sync.Once
+	open   sync.WaitGroup
+}
+
+// Subscribe implements message.Subscriber.
+func (s *memorySubscriber) Subscribe(ctx context.Context, name string) (<-chan *message.Message, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	in, err := s.memory.subscribe(ctx, name)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	out := make(chan *message.Message)
+	s.open.Go(func() {
+		select {
+		case <-s.closed:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	s.open.Go(func() {
+		defer close(out)
+		defer s.memory.unsubscribe(name)
+		defer cancel()
+		for s.gate(ctx) == nil && s.forward(ctx, name, in, out) {
+		}
+	})
+	return out, nil
+}
+
+// forward hands one message out; false at the end of the subscription.
+func (s *memorySubscriber) forward(ctx context.Context, name string, in <-chan *message.Message, out chan<- *message.Message) bool {
+	select {
+	case got, ok := <-in:
+		if !ok {
+			return false
+		}
+		fresh := s.fresh(ctx, name, got)
+		select {
+		case out <- fresh:
+			s.memory.pending.Go(func() { s.settle(ctx, name, got, fresh) })
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// fresh is a copy of a message as a queue would deliver it.
+func (s *memorySubscriber) fresh(ctx context.Context, name string, got *message.Message) *message.Message {
+	d := s.memory.received(name, got.Metadata.Get(idHeader))
+	m := message.NewMessage(got.UUID, got.Payload)
+	m.Metadata = maps.Clone(got.Metadata)
+	delete(m.Metadata, idHeader)
+	m.SetContext(WithDelivery(ctx, d))
+	return m
+}
+
+// settle passes the outcome on. A message not settled by the end of the
+// subscription stays in its topic.
+func (s *memorySubscriber) settle(ctx context.Context, name string, got, fresh *message.Message) {
+	select {
+	case <-fresh.Acked():
+		s.memory.remove(name, got.Metadata.Get(idHeader))
+		got.Ack()
+	case <-fresh.Nacked():
+		delay := time.NewTimer(s.memory.nackDelay)
+		defer delay.Stop()
+		select {
+		case <-delay.C:
+			got.Nack()
+		case <-ctx.Done():
+		}
+	case <-s.memory.closed:
+	}
+}
+
+// Close implements message.Subscriber.
+func (s *memorySubscriber) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	s.open.Wait()
+	return nil
+}
