@@ -99,6 +99,8 @@ type Entry struct {
 	Base          string `json:"base,omitempty"`   // the thread's head before the command
 	Commit        string `json:"commit,omitempty"` // the thread's head with the command's work
 	Wip           string `json:"wip,omitempty"`    // commit of unfinished work, saved when the command was cut
+	Began         bool   `json:"began,omitempty"`  // the agent was started
+	Blamed        bool   `json:"blamed,omitempty"` // the draft tells what the user, the agent or the repository caused
 	Interrupted   bool   `json:"interrupted,omitempty"`
 	InterruptedBy string `json:"interruptedBy,omitempty"` // command id; empty for an INTERRUPT
 	Done          []Mark `json:"marks,omitempty"`
@@ -141,6 +143,9 @@ type Site struct {
 	Sent      time.Time `json:"sent,omitzero"`
 	Complete  bool      `json:"complete"`
 	Deployed  time.Time `json:"deployed,omitzero"`
+	// Retired are the assets of earlier builds that stay for a while, and
+	// since when.
+	Retired map[string]time.Time `json:"retired,omitempty"`
 }
 
 // Journal reads and writes entries and sites.

@@ -1,43 +1,29 @@
 package protocol
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
+	"math"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
-// DecodeError says that a body is no message. Its text never shows the body.
+// The values of a message's type, which producers write in either case. A
+// message without one is work.
+const (
+	typeWork      = "work"
+	typeInterrupt = "interrupt"
+	typeClaim     = "claim_request"
+)
+
+// fieldDefect holds what was found wrong with a message before it was sent on.
+const fieldDefect = "_defect"
+
+// DecodeError says that a body is no message. Its text never shows what the body
+// holds.
 type DecodeError struct{ Reason string }
 
 // Error implements error.
 func (e *DecodeError) Error() string { return "not a message: " + e.Reason }
-
-// inputJSON is the union of what producers send.
-type inputJSON struct {
-	Type           string          `json:"type,omitempty"`
-	SessionID      string          `json:"sessionId,omitempty"`
-	ThreadID       string          `json:"threadId,omitempty"`
-	ChatThreadID   string          `json:"chatThreadId,omitempty"`
-	ProjectID      string          `json:"projectId,omitempty"`
-	UserID         string          `json:"userId,omitempty"`
-	Instruction    string          `json:"instruction,omitempty"`
-	Text           string          `json:"text,omitempty"`
-	Content        string          `json:"content,omitempty"`
-	RepoURL        string          `json:"repoUrl,omitempty"`
-	CommandID      string          `json:"commandId,omitempty"`
-	MessageID      string          `json:"messageId,omitempty"`
-	Timestamp      json.RawMessage `json:"timestamp,omitempty"`
-	PreviousCommit string          `json:"previousCommit,omitempty"`
-	QueueURL       string          `json:"queueUrl,omitempty"`
-
-	NewThreadID           string `json:"newThreadId,omitempty"`
-	InterruptingMessageID string `json:"interruptingMessageId,omitempty"`
-	Reason                string `json:"reason,omitempty"`
-}
 
 // DecodeInput decodes a message of an input or interrupts queue. It returns a
 // *DecodeError for what is no message; a message that breaks a rule is found by
@@ -47,71 +33,161 @@ func DecodeInput(body []byte, d Delivery) (Inbound, error) {
 	if err != nil {
 		return Inbound{}, err
 	}
-	switch w.Type {
-	case "", "work":
-	case "interrupt":
-		if w.Instruction == "" {
-			return Inbound{Interrupt: w.interrupt()}, nil
-		}
-	default:
-		return Inbound{}, &DecodeError{Reason: "unknown type on an input queue"}
+	switch {
+	case w.kind == typeInterrupt && !w.instructed():
+		return Inbound{Interrupt: w.interrupt()}, nil
+	case !w.isWork() && !w.instructed():
+		return Inbound{}, &DecodeError{Reason: "its type does not belong on an input queue"}
 	}
-	m, err := w.command(d)
-	if err != nil {
-		return Inbound{}, err
-	}
-	return Inbound{Command: m}, nil
+	return Inbound{Command: w.command(d)}, nil
 }
 
-// DecodeUnclaimed decodes a message of the unclaimed queue.
+// DecodeUnclaimed decodes a message of the unclaimed queue. What carries an
+// instruction is a claim request with its work. The ids of a request that comes
+// without an error are valid by themselves; Names.Check says whether a project
+// can have them.
 func DecodeUnclaimed(body []byte, d Delivery) (ClaimRequest, error) {
 	w, err := parse(body)
 	if err != nil {
 		return ClaimRequest{}, err
 	}
-	c := ClaimRequest{
-		ProjectID: w.ProjectID, UserID: w.UserID, SessionID: w.SessionID, ThreadID: w.ThreadID, QueueURL: w.QueueURL,
-	}
-	if err := c.Pair().Validate(); err != nil {
+	m := w.command(d)
+	if err := m.Pair().Validate(); err != nil {
 		return ClaimRequest{}, &DecodeError{Reason: err.Error()}
 	}
-	switch {
-	case w.Type == "claim_request":
-		return c, nil
-	case w.Type == "interrupt" && w.Instruction == "", w.Type != "" && w.Type != "work" && w.Type != "interrupt":
-		return ClaimRequest{}, &DecodeError{Reason: "unknown type on the unclaimed queue"}
+	c := ClaimRequest{
+		ProjectID: m.ProjectID, UserID: m.UserID, SessionID: m.SessionID, ThreadID: m.ThreadID, QueueURL: w.text("queueUrl"),
 	}
-	c.Work, err = w.command(d)
-	return c, err
+	switch {
+	case w.instructed(), w.isWork() && w.kind != typeInterrupt:
+		c.Work = m
+	case w.kind != typeClaim:
+		return ClaimRequest{}, &DecodeError{Reason: "its type does not belong on the unclaimed queue"}
+	}
+	return c, nil
 }
 
-// parse reads exactly one JSON object. encoding/json would silently replace
-// invalid UTF-8 and lone surrogates; neither may change an instruction.
-func parse(body []byte) (*inputJSON, error) {
-	if !utf8.Valid(body) {
-		return nil, &DecodeError{Reason: "it is not valid UTF-8"}
+// wire is a body's fields, not yet looked into.
+type wire struct {
+	kind   string // the type in lower case; empty if it is absent
+	fields map[string]json.RawMessage
+	defect string // the first thing found wrong with a field
+}
+
+func parse(body []byte) (*wire, error) {
+	fields, err := readObject(body)
+	if err != nil {
+		return nil, err
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	var w inputJSON
-	var wrongType *json.UnmarshalTypeError
-	switch err := dec.Decode(&w); {
-	case errors.As(err, &wrongType):
-		field := wrongType.Field
-		if field == "" {
-			return nil, &DecodeError{Reason: "it is not a JSON object"}
+	w := &wire{fields: fields}
+	w.flaw(w.text(fieldDefect))
+	w.kind = strings.ToLower(w.text("type"))
+	return w, nil
+}
+
+// isWork reports whether the type is one that an instruction may have.
+func (w *wire) isWork() bool {
+	return w.kind == "" || w.kind == typeWork || w.kind == typeInterrupt
+}
+
+// instructed reports whether there is an instruction, be it a damaged one.
+func (w *wire) instructed() bool {
+	for _, name := range []string{"instruction", "text", "content", fieldDefect} {
+		if v := string(w.fields[name]); v != "" && v != "null" && v != `""` {
+			return true
 		}
-		return nil, &DecodeError{Reason: fmt.Sprintf("field %q is a JSON %s", field, wrongType.Value)}
-	case err != nil:
-		return nil, &DecodeError{Reason: "it is not JSON"}
 	}
-	if dec.More() || bytes.HasPrefix(bytes.TrimSpace(body), []byte("null")) {
-		return nil, &DecodeError{Reason: "it is not one JSON object"}
+	return false
+}
+
+func (w *wire) interrupt() *Interrupt {
+	return &Interrupt{
+		ProjectID: w.text("projectId"), UserID: w.text("userId"),
+		NewThreadID:           w.text("newThreadId"),
+		InterruptingMessageID: w.text("interruptingMessageId"),
+		Reason:                w.text("reason"),
 	}
-	w.Type = strings.ToLower(w.Type)
-	w.ThreadID = first(w.ThreadID, w.ChatThreadID)
-	w.CommandID = first(w.CommandID, w.MessageID)
-	w.Instruction = first(w.Instruction, w.Text, w.Content)
-	return &w, nil
+}
+
+func (w *wire) command(d Delivery) *InputMessage {
+	m := &InputMessage{
+		ProjectID: w.text("projectId"), UserID: w.text("userId"),
+		ThreadID: w.text("threadId", "chatThreadId"), SessionID: w.text("sessionId"),
+		CommandID:   first(w.text("commandId", "messageId"), d.CommandID),
+		Instruction: w.text("instruction", "text", "content"), RepoURL: w.text("repoUrl"),
+		PreviousCommit: w.text("previousCommit"), Timestamp: w.time("timestamp"),
+		Interrupts: w.kind == typeInterrupt, Delivery: d,
+	}
+	if m.CommandID == "" && d.MessageID != "" {
+		m.CommandID = "sqs-" + d.MessageID
+	}
+	if !w.isWork() && w.kind != typeClaim {
+		w.flaw("type is not one that is known")
+	}
+	m.Defect = w.defect
+	return m
+}
+
+// flaw notes what is wrong with a field; the first one counts.
+func (w *wire) flaw(text string) {
+	w.defect = first(w.defect, text)
+}
+
+// text returns the first of these fields that is not empty.
+func (w *wire) text(names ...string) string {
+	for _, name := range names {
+		raw := w.fields[name]
+		if raw == nil {
+			continue
+		}
+		var s string
+		if json.Unmarshal(raw, &s) != nil {
+			w.flaw(name + " is not a string")
+			continue
+		}
+		if !wellFormed(raw) {
+			w.flaw(name + " is not valid UTF-8")
+		}
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+const (
+	// secondsUntil tells seconds from milliseconds: as milliseconds it is in
+	// the year 1973, as seconds in the year 5138.
+	secondsUntil = 1e11
+	maxMillis    = 253_402_300_799_999 // the end of the year 9999
+)
+
+func (w *wire) time(name string) time.Time {
+	raw := w.fields[name]
+	if raw == nil || string(raw) == "null" {
+		return time.Time{}
+	}
+	ms := math.NaN()
+	var s string
+	switch {
+	case json.Unmarshal(raw, &ms) == nil:
+		if ms < secondsUntil {
+			ms *= 1000
+		}
+	case json.Unmarshal(raw, &s) == nil:
+		if at, err := time.Parse(time.RFC3339, s); err == nil {
+			ms = float64(at.UnixMilli())
+		}
+	}
+	if math.IsNaN(ms) {
+		w.flaw(name + " is neither a number nor RFC 3339")
+		return time.Time{}
+	}
+	if ms < 0 || ms > maxMillis {
+		w.flaw(name + " is out of range")
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(math.Round(ms))).UTC()
 }
 
 func first(values ...string) string {
@@ -121,65 +197,4 @@ func first(values ...string) string {
 		}
 	}
 	return ""
-}
-
-func (w *inputJSON) interrupt() *Interrupt {
-	return &Interrupt{
-		ProjectID: w.ProjectID, UserID: w.UserID,
-		NewThreadID: w.NewThreadID, InterruptingMessageID: w.InterruptingMessageID, Reason: w.Reason,
-	}
-}
-
-func (w *inputJSON) command(d Delivery) (*InputMessage, error) {
-	at, err := timestamp(w.Timestamp)
-	if err != nil {
-		return nil, err
-	}
-	m := &InputMessage{
-		ProjectID: w.ProjectID, UserID: w.UserID, ThreadID: w.ThreadID, SessionID: w.SessionID,
-		CommandID: first(w.CommandID, d.CommandID), Instruction: w.Instruction, RepoURL: w.RepoURL,
-		PreviousCommit: w.PreviousCommit, Timestamp: at, Interrupts: w.Type == "interrupt", Delivery: d,
-	}
-	if m.CommandID == "" && d.MessageID != "" {
-		m.CommandID = "sqs-" + d.MessageID
-	}
-	return m, nil
-}
-
-// secondsUntil tells seconds from milliseconds: as milliseconds it is in 1973,
-// as seconds in the year 5138.
-const secondsUntil = 1e11
-
-func timestamp(raw json.RawMessage) (time.Time, error) {
-	if len(raw) == 0 || string(raw) == "null" {
-		return time.Time{}, nil
-	}
-	var n float64
-	if json.Unmarshal(raw, &n) == nil {
-		if n < 0 || n > 1e15 {
-			return time.Time{}, &DecodeError{Reason: "timestamp is out of range"}
-		}
-		if n < secondsUntil {
-			n *= 1000
-		}
-		return time.UnixMilli(int64(n)).UTC(), nil
-	}
-	var s string
-	if json.Unmarshal(raw, &s) == nil {
-		if at, err := time.Parse(time.RFC3339, s); err == nil {
-			return at.UTC(), nil
-		}
-	}
-	return time.Time{}, &DecodeError{Reason: "timestamp is neither a number nor RFC 3339"}
-}
-
-// marshal is json.Marshal without the escapes that HTML would need.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, fmt.Errorf("encode message: %w", err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

@@ -2,8 +2,11 @@
 // what goes out, and the names of queues, buckets and branches that follow from
 // a message's ids.
 //
-// Nothing that this package returns without an error can leave a queue name, a
-// path or a ref it is put into.
+// Bodies are foreign. DecodeInput and DecodeUnclaimed tell apart what is no
+// message at all (a *DecodeError: there is nobody to answer) from a message that
+// breaks a rule (InputMessage.Validate: its sender is answered). What has passed
+// Validate cannot break out of a queue name, a path, a ref or a URL it is put
+// into.
 package protocol
 
 import (
@@ -11,7 +14,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -29,7 +32,7 @@ func (p Pair) Key() string { return p.ProjectID + "#" + p.UserID }
 // can share one; the workspace keeps them apart.
 func (p Pair) Dir() string { return p.ProjectID + "-" + p.UserID }
 
-// Delivery is how a message reached us.
+// Delivery is how a message reached us. It is no part of the message's body.
 type Delivery struct {
 	MessageID string    // the queue's own id
 	Sent      time.Time // when the queue first took it
@@ -50,19 +53,22 @@ type InputMessage struct {
 	// PreviousCommit is what the sender thinks the thread's head is. It is
 	// logged, never reset to.
 	PreviousCommit string
-	Timestamp      time.Time // the sender's; zero if absent
+	Timestamp      time.Time // the sender's, in UTC and whole milliseconds; zero if absent
 	// Interrupts is set if the message wants what runs to stop first,
 	// whatever its thread.
 	Interrupts bool
+	// Defect says what the body had where one of these fields should be. The
+	// field is then empty or damaged, and Validate refuses the message.
+	Defect string
 
-	Delivery Delivery
+	Delivery Delivery `json:"-"`
 }
 
 // Pair returns the project and user.
 func (m InputMessage) Pair() Pair { return Pair{ProjectID: m.ProjectID, UserID: m.UserID} }
 
 // Digest identifies the content of a command: its thread, instruction and
-// repository.
+// repository. It is a SHA-256 in hexadecimal.
 func (m InputMessage) Digest() string {
 	h := sha256.New()
 	for _, s := range []string{m.ThreadID, m.Instruction, m.RepoURL} {
@@ -74,19 +80,49 @@ func (m InputMessage) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// Encode returns the message as the platform's producers write it.
+// inputJSON is how the platform's producers write what comes in.
+type inputJSON struct {
+	Type           string          `json:"type,omitempty"`
+	SessionID      string          `json:"sessionId,omitempty"`
+	ThreadID       string          `json:"threadId,omitempty"`
+	ProjectID      string          `json:"projectId,omitempty"`
+	UserID         string          `json:"userId,omitempty"`
+	Instruction    string          `json:"instruction,omitempty"`
+	RepoURL        string          `json:"repoUrl,omitempty"`
+	CommandID      string          `json:"commandId,omitempty"`
+	Timestamp      json.RawMessage `json:"timestamp,omitempty"`
+	PreviousCommit string          `json:"previousCommit,omitempty"`
+	QueueURL       string          `json:"queueUrl,omitempty"`
+	// Defect is ours: no producer writes it.
+	Defect string `json:"_defect,omitempty"`
+}
+
+// Encode returns the message as the platform's producers write it, so that it
+// can be sent on: decoded again it has the same fields, its derived commandId
+// among them, and what was refused is refused for the same reason.
 func (m InputMessage) Encode() ([]byte, error) {
 	w := inputJSON{
 		SessionID: m.SessionID, ThreadID: m.ThreadID, ProjectID: m.ProjectID, UserID: m.UserID,
 		Instruction: m.Instruction, RepoURL: m.RepoURL, CommandID: m.CommandID, PreviousCommit: m.PreviousCommit,
-	}
-	if !m.Timestamp.IsZero() {
-		w.Timestamp = json.RawMessage(fmt.Sprint(m.Timestamp.UnixMilli()))
+		Timestamp: encodeTime(m.Timestamp), Defect: m.Defect,
 	}
 	if m.Interrupts {
-		w.Type = "interrupt"
+		w.Type = typeInterrupt
 	}
 	return marshal(w)
+}
+
+// encodeTime writes milliseconds, or seconds where a reader would take the
+// milliseconds for seconds.
+func encodeTime(t time.Time) json.RawMessage {
+	ms := t.UnixMilli()
+	switch {
+	case t.IsZero():
+		return nil
+	case ms < secondsUntil:
+		return json.RawMessage(strconv.FormatFloat(float64(ms)/1000, 'f', -1, 64))
+	}
+	return json.RawMessage(strconv.FormatInt(ms, 10))
 }
 
 // Interrupt wants whatever runs to stop. It gets no answer.
@@ -99,7 +135,7 @@ type Interrupt struct {
 }
 
 // Inbound is one message of an input or interrupts queue: a command or an
-// interrupt.
+// interrupt. Exactly one of the two is set.
 type Inbound struct {
 	Command   *InputMessage
 	Interrupt *Interrupt
@@ -119,10 +155,11 @@ type ClaimRequest struct {
 // Pair returns the project and user.
 func (c ClaimRequest) Pair() Pair { return Pair{ProjectID: c.ProjectID, UserID: c.UserID} }
 
-// Encode returns the request as the platform's producers write it, without work.
+// Encode returns the request as the platform's producers write it, without its
+// work.
 func (c ClaimRequest) Encode() ([]byte, error) {
 	return marshal(inputJSON{
-		Type: "claim_request", ProjectID: c.ProjectID, UserID: c.UserID,
+		Type: typeClaim, ProjectID: c.ProjectID, UserID: c.UserID,
 		SessionID: c.SessionID, ThreadID: c.ThreadID, QueueURL: c.QueueURL,
 	})
 }

@@ -1,8 +1,11 @@
 package protocol
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -68,9 +71,14 @@ func queueSafe(id string) string {
 
 const maxQueueName = 80
 
+// queues are the names of a pair's queues.
+func (n Names) queues(p Pair) []string {
+	return []string{n.Input(p), n.Output(p), n.DLQ(p), n.Interrupts(p), n.Progress(p)}
+}
+
 // Check returns an *InvalidError if a pair cannot have queues or a bucket.
 func (n Names) Check(p Pair) error {
-	for _, q := range []string{n.Input(p), n.Output(p), n.DLQ(p), n.Interrupts(p), n.Progress(p)} {
+	for _, q := range n.queues(p) {
 		if len(q) > maxQueueName {
 			return invalid("projectId and userId are too long together: a queue name would have %d characters, at most %d are allowed", len(q), maxQueueName)
 		}
@@ -81,24 +89,45 @@ func (n Names) Check(p Pair) error {
 	return nil
 }
 
-// CheckPatterns returns an error for each pattern that cannot work.
-func (n Names) CheckPatterns() error {
-	p := Pair{ProjectID: "p0", UserID: "u0"}
-	for _, q := range []string{n.Input(p), n.Output(p), n.DLQ(p), n.Interrupts(p), n.Progress(p)} {
-		if !strings.Contains(q, "p0") || !strings.Contains(q, "u0") {
-			return fmt.Errorf("the queue pattern that gives %q must have {projectId} and {userId}", q)
+// Validate returns an error that says of each pattern that cannot work, why.
+func (n Names) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	sample := Pair{ProjectID: "project0", UserID: "user0"}
+	queues := n.queues(sample)
+	for i, q := range queues {
+		switch {
+		case !strings.Contains(q, sample.ProjectID) || !strings.Contains(q, sample.UserID):
+			bad("the queue pattern that gives %q must have {projectId} and {userId}", q)
+		case !isQueueName(q):
+			bad("the queue pattern that gives %q may have {projectId}, {userId}, letters, digits, - and _ only", q)
+		case slices.Contains(queues[:i], q):
+			bad("two queue patterns give %q", q)
 		}
-		if strings.ContainsAny(q, "{}") {
-			return fmt.Errorf("the queue pattern that gives %q has braces other than {projectId} and {userId}", q)
-		}
 	}
-	if err := checkBucket(n.Bucket("p0")); err != nil {
-		return fmt.Errorf("the bucket pattern gives %q: %w", n.Bucket("p0"), err)
+	if q := n.Unclaimed(); !isQueueName(q) {
+		bad("%q is no name for a queue", q)
 	}
-	if u := n.SiteURL("b0"); !strings.HasPrefix(u, "http") || strings.ContainsAny(u, "{}") {
-		return fmt.Errorf("the site URL pattern gives %q: want a URL with {bucket}", u)
+	if b := n.Bucket(sample.ProjectID); checkBucket(b) != nil {
+		bad("the bucket pattern gives %q: %w", b, checkBucket(b))
+	} else if !strings.Contains(b, sample.ProjectID) {
+		bad("the bucket pattern gives %q for every project: it must have {projectId}", b)
 	}
-	return nil
+	if s := n.SiteURL("bucket0"); !isSiteURL(s) {
+		bad("the site URL pattern gives %q: want http:// or https://, a host, and no braces but {bucket}", s)
+	}
+	return errors.Join(errs...)
+}
+
+func isQueueName(q string) bool {
+	return q != "" && len(q) <= maxQueueName && !strings.ContainsFunc(q, func(r rune) bool {
+		return !isAlnum(r) && r != '-' && r != '_'
+	})
+}
+
+func isSiteURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && !strings.ContainsAny(s, "{}")
 }
 
 // checkBucket follows the rules S3 has for bucket names.
@@ -107,21 +136,36 @@ func checkBucket(name string) error {
 	case len(name) < 3 || len(name) > 63:
 		return fmt.Errorf("%d characters; S3 wants 3 to 63", len(name))
 	case strings.Contains(name, "..") || strings.Contains(name, ".-") || strings.Contains(name, "-."):
-		return fmt.Errorf("a dot beside a dot or a hyphen")
+		return errors.New("a dot beside a dot or a hyphen")
 	case !isLowerAlnum(name[0]) || !isLowerAlnum(name[len(name)-1]):
-		return fmt.Errorf("it must begin and end with a small letter or a digit")
-	case strings.HasPrefix(name, "xn--"):
-		return fmt.Errorf("it begins with xn--")
+		return errors.New("it must begin and end with a small letter or a digit")
+	case isReserved(name):
+		return errors.New("it begins or ends with what S3 keeps for itself")
 	}
 	for i := range len(name) {
 		if c := name[i]; !isLowerAlnum(c) && c != '.' && c != '-' {
-			return fmt.Errorf("S3 wants small letters, digits, dots and hyphens")
+			return errors.New("S3 wants small letters, digits, dots and hyphens")
 		}
 	}
 	if _, err := netip.ParseAddr(name); err == nil {
-		return fmt.Errorf("it is an IP address")
+		return errors.New("it is an IP address")
 	}
 	return nil
+}
+
+// isReserved reports whether S3 has a use of its own for such a name.
+func isReserved(name string) bool {
+	for _, prefix := range []string{"xn--", "sthree-", "amzn-s3-demo-"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	for _, suffix := range []string{"-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"} {
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	return false
 }
 
 func isLowerAlnum(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }

@@ -1,12 +1,11 @@
 package protocol
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -34,8 +33,8 @@ func invalid(format string, args ...any) error {
 	return &InvalidError{Code: InvalidMessage, Reason: fmt.Sprintf(format, args...)}
 }
 
-// Validate checks the ids by themselves; Names.Check checks what is made of
-// them.
+// Validate checks the ids by themselves and returns an *InvalidError; Names.Check
+// checks what is made of them.
 func (p Pair) Validate() error {
 	for _, f := range []struct{ name, id string }{{"projectId", p.ProjectID}, {"userId", p.UserID}} {
 		if err := validatePairID(f.name, f.id); err != nil {
@@ -79,7 +78,8 @@ type Rules struct {
 	Names Names
 }
 
-// Answerable reports whether there is an output queue for the message.
+// Answerable reports whether the ids name an output queue, so that the message
+// gets an answer also when it is refused.
 func (m InputMessage) Answerable() bool { return m.Pair().Validate() == nil }
 
 // Validate returns an *InvalidError if the message breaks a rule.
@@ -98,6 +98,8 @@ func (m InputMessage) Validate(r Rules) error {
 		}
 	}
 	switch {
+	case m.Defect != "":
+		return invalid("%s", m.Defect)
 	case m.Instruction == "":
 		return invalid("instruction is missing")
 	case len(m.Instruction) > MaxInstruction:
@@ -132,6 +134,11 @@ func notAllowed(format string, args ...any) error {
 	return &InvalidError{Code: RepoNotAllowed, Reason: fmt.Sprintf(format, args...)}
 }
 
+// neverInPath are the runes that a path must not hold when its escapes are undone.
+func neverInPath(r rune) bool {
+	return r == '\\' || r == utf8.RuneError || unicode.IsControl(r)
+}
+
 // checkRepo never repeats the URL: it may hold a credential.
 func (r Rules) checkRepo(raw string) error {
 	if len(raw) > maxURL {
@@ -155,7 +162,7 @@ func (r Rules) checkRepo(raw string) error {
 		return notAllowed("repoUrl has a fragment")
 	case u.Path == "" || u.Path == "/":
 		return notAllowed("repoUrl names no repository")
-	case path.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") || strings.Contains(u.Path, "\\"):
+	case path.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") || strings.ContainsFunc(u.Path, neverInPath):
 		return notAllowed("repoUrl has a path that leads elsewhere")
 	}
 	return r.checkHost(u)
@@ -166,29 +173,24 @@ func (r Rules) checkHost(u *url.URL) error {
 	if len(hosts) == 0 {
 		hosts = []string{"github.com"}
 	}
-	listed := false
-	for _, h := range hosts {
-		listed = listed || strings.EqualFold(h, u.Host)
-	}
+	listed := slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, u.Host) })
 	switch u.Scheme {
-	case "file":
-		if r.AllowFile && u.Host == "" {
-			return nil
-		}
-		return notAllowed("repoUrl is a file; use https")
 	case "https":
-		if listed {
-			return nil
+		if !listed {
+			return notAllowed("the host of repoUrl is not one of %s", strings.Join(hosts, ", "))
 		}
 	case "http":
-		if listed && u.Port() != "" && isLoopback(u.Hostname()) {
-			return nil
+		if !listed || u.Port() == "" || !isLoopback(u.Hostname()) {
+			return notAllowed("repoUrl is not encrypted; use https")
 		}
-		return notAllowed("repoUrl is not encrypted; use https")
+	case "file":
+		if !r.AllowFile || u.Host != "" {
+			return notAllowed("repoUrl is a file; use https")
+		}
 	default:
 		return notAllowed("repoUrl must begin with https://")
 	}
-	return notAllowed("the host of repoUrl is not one of %s; ALLOWED_REPO_HOSTS lists what is allowed", strings.Join(hosts, ", "))
+	return nil
 }
 
 func isLoopback(host string) bool {
@@ -198,13 +200,9 @@ func isLoopback(host string) bool {
 
 // CheckRepoHost returns an error if h cannot stand in AllowedRepoHosts.
 func CheckRepoHost(h string) error {
-	host, port, err := net.SplitHostPort(h)
-	if err != nil {
-		host, port = h, ""
-	}
-	u, err := url.Parse("https://" + h + "/x")
-	if h == "" || host == "" || err != nil || u.Host != h || u.User != nil || port == "" && strings.Contains(h, ":") {
-		return errors.New("want host or host:port")
+	u, err := url.Parse("https://" + h)
+	if err != nil || u.Host != h || u.Hostname() == "" || strings.HasSuffix(h, ":") || strings.ContainsFunc(h, unicode.IsSpace) {
+		return fmt.Errorf("%q is not a host or host:port", h)
 	}
 	return nil
 }
