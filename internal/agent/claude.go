@@ -1,0 +1,257 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/webordinary/claude-code-container/internal/process"
+)
+
+const (
+	// retries is how often the CLI asks the model's service again by itself:
+	// enough for a hiccup in a long run, little enough that an outage becomes
+	// the worker's to wait for within seconds.
+	retries = 2
+	// longPause is what the CLI may be asked to wait before the worker does it
+	// instead.
+	longPause = 20 * time.Second
+)
+
+// errLost says that the CLI does not know the conversation it should resume.
+var errLost = errors.New("conversation lost")
+
+// ModelSession is a way to the model for the length of one run.
+type ModelSession struct {
+	BaseURL string // what the CLI takes for the model's service
+	Token   string // what it takes for the key
+	// Pause returns the pause that the service asked for last; nil or zero if
+	// nothing is known.
+	Pause func() time.Duration
+	Close func() // nil if there is nothing to close
+}
+
+// Claude runs the Claude Code CLI. It may be used by several goroutines, but not
+// twice at once with the same directories.
+type Claude struct {
+	Path   string // the CLI; a name without a slash is looked up in Env's PATH
+	Runner *process.Runner
+	// Model opens a way to the model; it is closed when the run is over.
+	Model func(context.Context) (ModelSession, error)
+	Env   []string // what else the CLI and the commands it runs see
+	// ModelID is the model to use; empty means the CLI's choice.
+	ModelID    string
+	MaxTurns   int           // of one run; zero means no limit
+	MaxCostUSD float64       // of one run; zero means no limit
+	Timeout    time.Duration // of one run; zero means 30 min
+	// Idle is how long the model may be silent while its answer is awaited;
+	// zero means 5 min. The time tools take does not count.
+	Idle     time.Duration
+	// Progress is told of each use of a tool; it must not block. Nil means
+	// nobody listens.
+	Progress func(Event)
+	Log      *slog.Logger // nil means none
+}
+
+// Run carries an instruction out, in the thread's conversation. A conversation
+// that cannot be resumed is given up and a new one is begun. The error is an
+// *Error, the cause of ctx, or another one if the job's directories cannot be
+// used; Result then holds what is known.
+func (c *Claude) Run(ctx context.Context, r Request) (Result, error) {
+	began := time.Now()
+	if err := Rescue(r.Job, r.Conversations); err != nil {
+		return Result{}, err
+	}
+	conv, err := openConversation(r)
+	if err != nil {
+		return Result{}, fmt.Errorf("open conversation: %w", err)
+	}
+	defer conv.close()
+
+	result, err := c.run(ctx, conv)
+	if errors.Is(err, errLost) {
+		c.warn(ctx, "conversation lost, beginning a new one", err)
+		if err := conv.end(); err != nil {
+			return Result{}, fmt.Errorf("give up conversation: %w", err)
+		}
+		result, err = c.run(ctx, conv)
+	}
+	result.Duration = time.Since(began)
+	return result, err
+}
+
+// run runs the CLI once.
+func (c *Claude) run(ctx context.Context, conv *conversation) (Result, error) {
+	r := conv.request
+	text, err := prompt(r, conv.allNotes())
+	if err != nil {
+		return Result{}, fmt.Errorf("write prompt: %w", err)
+	}
+	if err := conv.lend(); err != nil {
+		return Result{}, fmt.Errorf("lend conversation: %w", err)
+	}
+	defer c.takeBack(ctx, conv)
+
+	model, err := c.Model(ctx)
+	if err != nil {
+		return Result{}, fmt.Errorf("open way to the model: %w", err)
+	}
+	if model.Close != nil {
+		defer model.Close()
+	}
+	o := c.execute(ctx, conv, model, text)
+	if o.stream.reached {
+		if err := conv.forget(); err != nil {
+			c.warn(ctx, "notes stay for another run", err)
+		}
+	}
+	return c.judge(ctx, conv, model, o)
+}
+
+// execute runs the process to its end.
+func (c *Claude) execute(ctx context.Context, conv *conversation, model ModelSession, text string) outcome {
+	o := outcome{timeout: orDefault(c.Timeout, defaultTimeout), idle: orDefault(c.Idle, defaultIdle)}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ctx, stop := context.WithTimeoutCause(ctx, o.timeout, errTimeout)
+	defer stop()
+
+	silence := time.AfterFunc(o.idle, func() { cancel(errStalled) })
+	defer silence.Stop()
+	o.stream = &stream{
+		site:     conv.request.Site,
+		progress: c.Progress,
+		heard: func(awaiting bool) {
+			silence.Stop()
+			if awaiting {
+				silence.Reset(o.idle)
+			}
+		},
+		retrying: func(delay time.Duration, status int) {
+			if delay > longPause {
+				cancel(&throttledError{status: status, delay: delay})
+			}
+		},
+	}
+	stderr := &process.Tail{}
+	_, o.err = c.Runner.Run(ctx, process.Command{
+		Path: c.Path, Args: c.args(conv), Dir: conv.request.Site, Env: c.env(conv.request.Job, model),
+		Stdin: strings.NewReader(text), Stdout: &lines{each: o.stream.take}, Stderr: stderr,
+	})
+	o.stderr = stderr.String()
+	if model.Pause != nil {
+		o.asked = model.Pause()
+	}
+	return o
+}
+
+// judge says what a run that is over came to.
+func (c *Claude) judge(ctx context.Context, conv *conversation, model ModelSession, o outcome) (Result, error) {
+	result := o.stream.result()
+	result.SessionID, result.Resumed = conv.id, conv.resumed
+	var exit *process.ExitError
+	ended := o.err == nil || errors.As(o.err, &exit) && exit.Result.Signal == 0
+	switch {
+	case ended && o.stream.succeeded():
+		result.Summary = redact(result.Summary, model.Token)
+		return result, nil
+	case ctx.Err() != nil && !ended:
+		return result, context.Cause(ctx)
+	case conv.resumed && o.lost():
+		return result, errLost
+	}
+	e := o.failure()
+	e.Message = redact(clean(e.Message), model.Token)
+	if e.Err != nil && !errors.Is(e.Err, process.ErrNotFound) {
+		e.Err = errors.New(redact(clean(e.Err.Error()), model.Token))
+	}
+	return result, e
+}
+
+func (c *Claude) args(conv *conversation) []string {
+	args := []string{
+		"-p", "--output-format", "stream-json", "--verbose",
+		// Without the parts of an answer, a long one would look like silence.
+		"--include-partial-messages",
+		// The repository is not to bring hooks, servers or commands of its own.
+		"--setting-sources", "user", "--strict-mcp-config", "--disable-slash-commands",
+		// File tools stay inside the checkout; Bash is held by the wall, not here.
+		"--tools", "Read,Edit,Write,Bash,Grep,Glob", "--allowedTools", "Bash", "--permission-mode", "acceptEdits",
+	}
+	if conv.resumed {
+		args = append(args, "--resume", conv.id)
+	} else {
+		args = append(args, "--session-id", conv.id)
+	}
+	if c.ModelID != "" {
+		args = append(args, "--model", c.ModelID)
+	}
+	if c.MaxTurns > 0 {
+		args = append(args, "--max-turns", strconv.Itoa(c.MaxTurns))
+	}
+	if c.MaxCostUSD > 0 {
+		args = append(args, "--max-budget-usd", strconv.FormatFloat(c.MaxCostUSD, 'f', -1, 64))
+	}
+	return args
+}
+
+// env is the CLI's environment, which the commands it runs inherit.
+func (c *Claude) env(job string, model ModelSession) []string {
+	idle := orDefault(c.Idle, defaultIdle)
+	bash := idle * 4 / 5
+	return process.With(c.Env,
+		"HOME="+filepath.Join(job, homeDir),
+		"TMPDIR="+filepath.Join(job, tmpDir),
+		"CLAUDE_CONFIG_DIR="+filepath.Join(job, configDir),
+		"ANTHROPIC_BASE_URL="+model.BaseURL,
+		"ANTHROPIC_API_KEY="+model.Token,
+		// No traffic but the model's, no second result, no files attached by "@".
+		"DISABLE_AUTOUPDATER=1",
+		"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+		"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS=1",
+		"CLAUDE_CODE_DISABLE_AUTO_MEMORY=1",
+		"CLAUDE_CODE_DISABLE_FILE_MENTIONS=1",
+		"CLAUDE_CODE_MAX_RETRIES="+strconv.Itoa(retries),
+		// Silence is ours to notice, which the CLI does not do reliably.
+		"API_TIMEOUT_MS="+milliseconds(idle+time.Minute),
+		"BASH_DEFAULT_TIMEOUT_MS="+milliseconds(min(bash, 2*time.Minute)),
+		"BASH_MAX_TIMEOUT_MS="+milliseconds(bash),
+	)
+}
+
+// takeBack brings the conversation home, also after a failure.
+func (c *Claude) takeBack(ctx context.Context, conv *conversation) {
+	if err := Rescue(conv.request.Job, conv.request.Conversations); err != nil {
+		c.warn(ctx, "conversation not brought home; it goes on from where it was before", err)
+	}
+}
+
+func (c *Claude) warn(ctx context.Context, msg string, err error) {
+	if c.Log != nil {
+		c.Log.WarnContext(ctx, msg, slog.Any("error", err)) //nolint:sloglint // each caller's message is constant
+	}
+}
+
+// lost reports whether the CLI did not find the conversation. It says so before
+// it asks the model anything.
+func (o outcome) lost() bool {
+	const words = "No conversation found"
+	if o.stream.reached {
+		return false
+	}
+	if strings.Contains(o.stderr, words) {
+		return true
+	}
+	last := o.stream.last
+	return last != nil && (strings.Contains(last.Text, words) || strings.Contains(strings.Join(last.Errors, "\n"), words))
+}
+
+// milliseconds is how the CLI wants its durations.
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(d.Milliseconds(), 10)
+}
