@@ -1,0 +1,243 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	defaultGrace   = 24 * time.Hour
+	defaultWorkers = 32
+	maxRounds      = 3   // looks at a bucket that somebody else writes to
+	deleteBatch    = 500 // keys in one Delete
+)
+
+// Options say what to deploy and how.
+type Options struct {
+	Dir string // the build
+	// Grace is how long hashed assets of earlier builds stay; zero means 24 h,
+	// a negative one that they go at once.
+	Grace time.Duration
+	// Retired is Result.Retired of the deploy before, nil if it is not known;
+	// see Keep.
+	Retired map[string]time.Time
+	// Workers is how many files are uploaded at once; zero means 32.
+	Workers int
+	// BeforePages, if there, is called exactly once, when all that pages need
+	// is up and no page was touched, also when no page changes. Its error ends
+	// the deploy there, with no page changed, and is returned wrapped.
+	BeforePages func(ctx context.Context) error
+	Now         func() time.Time // the clock; nil means time.Now
+}
+
+// Result is what a deploy did.
+type Result struct {
+	Uploaded, Deleted, Unchanged int // files
+	Bytes                        int64
+	Duration                     time.Duration
+	// Retired are the assets of earlier builds that stay, and since when they
+	// have not been part of the build. It is to be kept for the next Sync,
+	// also after an error.
+	Retired map[string]time.Time
+}
+
+// Sync makes the bucket hold the build in o.Dir, and hashed assets of earlier
+// builds younger than the grace. It may be ended at any moment: pages served
+// meanwhile find their assets, and the next Sync completes what is missing. The
+// context is looked at before each call of the bucket.
+//
+// Errors are *Error, the cause of ctx, or what BeforePages returned.
+func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
+	o = o.withDefaults()
+	began := o.Now()
+	files, err := Scan(ctx, o.Dir)
+	if err != nil {
+		return Result{Retired: o.Retired}, err
+	}
+	root, err := os.OpenRoot(o.Dir)
+	if err != nil {
+		return Result{Retired: o.Retired}, &Error{Code: CodeFailed, Message: "read the build", Err: err}
+	}
+	defer root.Close() //nolint:errcheck // it was only read from
+	d := &deployment{bucket: b, options: o, root: root}
+	for round := 1; ; round++ {
+		err = d.round(ctx, files)
+		if !errors.Is(err, ErrPrecondition) || round == maxRounds {
+			break
+		}
+	}
+	result := d.result(o.Now().Sub(began))
+	if err != nil {
+		result.Retired = stillRetired(o.Retired, files)
+	}
+	return result, err
+}
+
+// stillRetired is what is known after a deploy that was cut off: pages of the
+// build before it may still be served, so nothing more is retired, and pages of
+// its own, so nothing of it is.
+func stillRetired(retired map[string]time.Time, files []File) map[string]time.Time {
+	out := maps.Clone(retired)
+	for _, f := range files {
+		delete(out, f.Key)
+	}
+	return out
+}
+
+func (o Options) withDefaults() Options {
+	if o.Grace == 0 {
+		o.Grace = defaultGrace
+	}
+	if o.Workers == 0 {
+		o.Workers = defaultWorkers
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// deployment is one Sync under way.
+type deployment struct {
+	bucket  Bucket
+	options Options
+	root    *os.Root
+
+	// Owned by the goroutine of Sync.
+	announced bool // BeforePages was called
+	deleted   int
+	last      Changes
+
+	// Counted by the workers.
+	uploaded, bytes atomic.Int64
+}
+
+// round looks at the bucket and makes the changes; when somebody else has
+// changed an object in between, it ends with ErrPrecondition.
+func (d *deployment) round(ctx context.Context, files []File) error {
+	objects, err := d.list(ctx)
+	if err != nil {
+		return err
+	}
+	d.last = Plan(files, objects, Keep{Grace: d.options.Grace, Now: d.options.Now(), Retired: d.options.Retired})
+	steps := []func() error{
+		func() error { return d.put(ctx, d.last.Assets) },
+		func() error { return d.put(ctx, d.last.Files) },
+		func() error { return d.announce(ctx) },
+		func() error { return d.put(ctx, d.last.Pages) },
+		func() error { return d.remove(ctx, d.last.DeletePages) },
+		func() error { return d.remove(ctx, d.last.Delete) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *deployment) list(ctx context.Context) ([]Object, error) {
+	if ctx.Err() != nil {
+		return nil, failed(ctx, "list the bucket", ctx.Err())
+	}
+	objects, err := d.bucket.List(ctx)
+	if err != nil {
+		return nil, failed(ctx, "list the bucket", err)
+	}
+	return objects, nil
+}
+
+func (d *deployment) announce(ctx context.Context) error {
+	if d.announced || d.options.BeforePages == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return failed(ctx, "before the pages", ctx.Err())
+	}
+	d.announced = true
+	if err := d.options.BeforePages(ctx); err != nil {
+		return fmt.Errorf("before the pages: %w", err)
+	}
+	return nil
+}
+
+// put uploads files, several at once. It returns when no upload is under way
+// any more; the first error ends the others.
+func (d *deployment) put(ctx context.Context, uploads []Upload) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(d.options.Workers, len(uploads)) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(uploads)); i = next.Add(1) - 1 {
+				if ctx.Err() != nil {
+					return
+				}
+				if err := d.upload(ctx, uploads[i]); err != nil {
+					cancel(err)
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	if ctx.Err() != nil {
+		return failed(ctx, "upload", context.Cause(ctx))
+	}
+	return nil
+}
+
+func (d *deployment) upload(ctx context.Context, u Upload) error {
+	f, err := d.root.Open(filepath.FromSlash(u.File.Key))
+	if err != nil {
+		return &Error{Code: CodeFailed, Message: "read the build", Err: err}
+	}
+	defer f.Close() //nolint:errcheck // it was only read from
+	_, err = d.bucket.Put(ctx, Object{
+		Key:          u.File.Key,
+		Size:         u.File.Size,
+		SHA256:       u.File.SHA256,
+		ContentType:  u.File.ContentType,
+		CacheControl: u.File.CacheControl,
+	}, f, u.If)
+	if err != nil {
+		return failed(ctx, fmt.Sprintf("upload %q", u.File.Key), err)
+	}
+	d.uploaded.Add(1)
+	d.bytes.Add(u.File.Size)
+	return nil
+}
+
+func (d *deployment) remove(ctx context.Context, keys []string) error {
+	for len(keys) > 0 {
+		batch := keys[:min(len(keys), deleteBatch)]
+		if ctx.Err() != nil {
+			return failed(ctx, "delete old files", ctx.Err())
+		}
+		if err := d.bucket.Delete(ctx, batch...); err != nil {
+			return failed(ctx, "delete old files", err)
+		}
+		d.deleted += len(batch)
+		keys = keys[len(batch):]
+	}
+	return nil
+}
+
+func (d *deployment) result(took time.Duration) Result {
+	return Result{
+		Uploaded:  int(d.uploaded.Load()),
+		Deleted:   d.deleted,
+		Unchanged: d.last.Unchanged,
+		Bytes:     d.bytes.Load(),
+		Duration:  took,
+		Retired:   d.last.Retired,
+	}
+}
