@@ -70,6 +70,9 @@ func (j *job) encode(ctx context.Context) (protocol.Answer, error) {
 	if j.out.Timestamp == 0 {
 		j.out.Timestamp = j.h.now().UnixMilli()
 	}
+	if j.h.Redact != nil {
+		j.out.Summary, j.out.Error = j.h.Redact(j.out.Summary), j.h.Redact(j.out.Error)
+	}
 	body, err := j.out.Encode()
 	if err != nil {
 		return protocol.Answer{}, err
@@ -153,5 +156,5 @@ func wipMessage(in protocol.InputMessage) func([]string) string {
 func (j *job) remember() error {
 	note := "Your work on the instruction before this one was interrupted. That instruction was: " + subject(j.in.Instruction) +
 		"\nWhat you had done of it is in the files. Carry on from there only if the new instruction asks for it."
-	return agent.Remember(j.ws.Conversations(), agent.Conversation{ProjectID: j.in.ProjectID, UserID: j.in.UserID, ThreadID: j.in.ThreadID}, note)
+	return agent.Remember(j.ws.Conversations(), j.in.ProjectID, j.in.UserID, j.in.ThreadID, note)
 }

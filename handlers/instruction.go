@@ -44,7 +44,7 @@ type Instruction struct {
 	Agent      Agent
 	Builder    *build.Builder
 	// Bucket returns the bucket of that name.
-	Bucket func(name string) deploy.Bucket
+	Bucket func(name string) (deploy.Bucket, error)
 	Names  protocol.Names
 	Rules  protocol.Rules
 	// MaxAttempts bounds the runs of a command that fail transiently; zero
@@ -55,6 +55,9 @@ type Instruction struct {
 	AssetGrace time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Redact removes secrets from what the answer says; nil means nothing
+	// is removed.
+	Redact func(string) string
 	// Step is told of each step; nil means nobody is.
 	Step func(Step)
 	Log  *slog.Logger // nil means none

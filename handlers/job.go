@@ -352,22 +352,32 @@ func (j *job) deploy(ctx context.Context) error {
 	if j.has(journal.Deployed) {
 		return nil
 	}
-	bucket := j.bucketName()
-	j.tell("deploy", "uploading to "+bucket)
-	site := journal.Site{Bucket: bucket, Commit: j.entry.Commit, CommandID: j.in.CommandID, Sent: j.in.Delivery.Sent}
+	name := j.bucketName()
+	j.tell("deploy", "uploading to "+name)
+	bucket, err := j.h.Bucket(name)
+	if err != nil {
+		return err
+	}
+	before, _, err := j.h.Journal.LoadSite(ctx, name)
+	if err != nil {
+		return err
+	}
+	site := journal.Site{
+		Bucket: name, Commit: j.entry.Commit, CommandID: j.in.CommandID, Sent: j.in.Delivery.Sent, Retired: before.Retired,
+	}
 	if err := j.h.saveSite(ctx, site); err != nil {
 		return err
 	}
-	_, err := deploy.Sync(ctx, j.h.Bucket(bucket), deploy.Options{
-		Dir: filepath.Join(j.ws.Site(), "dist"), Grace: j.h.AssetGrace, Now: j.h.Now,
-		BeforePages: func(ctx context.Context) error {
-			if !j.closeWindow() {
-				return context.Cause(ctx)
-			}
-			return j.h.Lease.Check()
-		},
+	result, err := deploy.Sync(ctx, bucket, deploy.Options{
+		Dir: filepath.Join(j.ws.Site(), "dist"), Grace: j.h.AssetGrace, Retired: site.Retired, Now: j.h.Now, BeforePages: j.beforePages,
 	})
+	if result.Retired != nil {
+		site.Retired = result.Retired
+	}
 	if err != nil {
+		if serr := j.h.saveSite(ctx, site); serr != nil && ctx.Err() == nil {
+			return serr
+		}
 		if !j.blame(ctx, err) {
 			return err
 		}
@@ -381,6 +391,15 @@ func (j *job) deploy(ctx context.Context) error {
 	j.deployed(site.Deployed)
 	j.mu.Unlock()
 	return j.record(ctx, journal.Deployed)
+}
+
+// beforePages is the last moment for an interruption: once a page is uploaded
+// the deploy is finished.
+func (j *job) beforePages(ctx context.Context) error {
+	if !j.closeWindow() {
+		return context.Cause(ctx)
+	}
+	return j.h.Lease.Check()
 }
 
 // deployed says where the site is.

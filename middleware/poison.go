@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -9,18 +10,22 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// The metadata of a message in a dead-letter topic.
+// The metadata of a message in a dead-letter topic. Queues refuse empty
+// attributes, so one that is not known is not there.
 const (
-	PoisonReason   = "poison_reason"   // the error, in one line, at most 1 KB
+	PoisonReason   = "poison_reason"   // the error in one line, at most 1 KB; never empty
 	PoisonTopic    = "poison_topic"    // where the message came from
 	PoisonHandler  = "poison_handler"  // the name of the handler
-	PoisonAttempts = "poison_attempts" // how often the handler ran
+	PoisonAttempts = "poison_attempts" // how often the handler ran, a decimal number
 	PoisonTime     = "poison_time"     // when it was given up, RFC 3339 in UTC
 )
 
-// ErrNoDeadLetterTopic is returned when a message should be poisoned and there
-// is nowhere to put it; the message is nacked.
-var ErrNoDeadLetterTopic = errors.New("no dead-letter topic for this message")
+// ErrNoDeadLetterTopic is returned when a message should be poisoned and there is
+// no topic to put it in, or no publisher to do so; the message is nacked.
+var ErrNoDeadLetterTopic = errors.New("no dead-letter topic or publisher for this message")
+
+// maxReason is the most bytes of an error in the metadata.
+const maxReason = 1024
 
 // PoisonQueue gives up a message whose handler failed for good: it publishes the
 // message to a dead-letter topic and reports success, so that the Router
@@ -28,43 +33,48 @@ var ErrNoDeadLetterTopic = errors.New("no dead-letter topic for this message")
 // permanent or exhausted. A HandBack error, or one under a message context that
 // has ended, passes through: the Router nacks, and the message comes back.
 //
-// The message in the dead-letter topic has the payload and metadata it had, and
-// the Poison metadata. A stack trace is never among them.
+// The message in the dead-letter topic has the UUID, payload and metadata that it
+// came with, the Poison metadata, and a correlation id if CorrelationID is
+// outside. It never has a stack, and nothing the handler produced is published.
 //
-// If the message cannot be published there, the error passes through and the
-// Router nacks: a message is never dropped.
+// If the message cannot be published there, or Then fails, the error passes
+// through, joined with that failure, and the Router nacks: a message is never
+// dropped, but may be in the dead-letter topic more than once.
 type PoisonQueue struct {
-	// Topic chooses the dead-letter topic; empty means there is none. nil
-	// means "poison".
+	// Topic chooses the dead-letter topic of a message; an empty one means
+	// that there is none. nil means "poison".
 	Topic func(*message.Message) string
-	// Publisher publishes to it. Without one, every message to be poisoned is
-	// nacked.
+	// Publisher publishes to it, from several goroutines. Without one, every
+	// message to be poisoned is nacked.
 	Publisher message.Publisher
 	// Then turns the failure into messages that the Router publishes, such as
 	// an answer that tells of it. It runs after the message was published to
-	// the dead-letter topic; if it fails, the message is nacked and will be
-	// poisoned again. nil means nothing is produced.
+	// the dead-letter topic. nil means that nothing is produced.
 	Then func(msg *message.Message, err error) ([]*message.Message, error)
+	// Redact removes secrets from the reason; nil means it stays as it is.
+	Redact func(string) string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
 // Middleware implements message.HandlerMiddleware.
 func (p PoisonQueue) Middleware(h message.HandlerFunc) message.HandlerFunc {
+	p = p.withDefaults()
 	return func(msg *message.Message) ([]*message.Message, error) {
+		outer := msg.Context()
+		defer msg.SetContext(outer)
+		dead := msg.CopyWithContext() // as it came: handlers may alter it
+		rec := keepRecord(msg)
 		produced, err := h(msg)
-		if err == nil || handedBack(msg, err) {
+		if err == nil || handedBack(outer, err) {
 			return produced, err
 		}
-		if perr := p.publish(msg, err); perr != nil {
+		msg.SetContext(outer) // a middleware further in may have left another
+		p.describe(dead, rec, err)
+		if perr := p.publish(p.Topic(msg), dead); perr != nil {
 			return nil, errors.Join(err, perr)
 		}
-		if rec := recordOf(msg.Context()); rec != nil {
-			rec.poisoned = err
-		}
-		if p.Then == nil {
-			return nil, nil
-		}
+		rec.poisoned = err
 		produced, terr := p.Then(msg, err)
 		if terr != nil {
 			return nil, errors.Join(err, fmt.Errorf("after dead-lettering: %w", terr))
@@ -73,34 +83,45 @@ func (p PoisonQueue) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
-func (p PoisonQueue) publish(msg *message.Message, err error) error {
-	topic := "poison"
-	if p.Topic != nil {
-		topic = p.Topic(msg)
+func (p PoisonQueue) withDefaults() PoisonQueue {
+	if p.Topic == nil {
+		p.Topic = func(*message.Message) string { return "poison" }
 	}
-	if topic == "" || p.Publisher == nil {
-		return ErrNoDeadLetterTopic
+	if p.Then == nil {
+		p.Then = func(*message.Message, error) ([]*message.Message, error) { return nil, nil }
 	}
-	now := time.Now
-	if p.Now != nil {
-		now = p.Now
+	if p.Redact == nil {
+		p.Redact = func(s string) string { return s }
 	}
-	ctx := msg.Context()
-	attempts := 1
-	if rec := recordOf(ctx); rec != nil && rec.attempts > 0 {
-		attempts = rec.attempts
+	if p.Now == nil {
+		p.Now = time.Now
 	}
-	dead := msg.CopyWithContext()
+	return p
+}
+
+// describe writes down why and where the message failed.
+func (p PoisonQueue) describe(dead *message.Message, rec *record, err error) {
+	ctx := dead.Context()
 	for key, value := range map[string]string{
-		PoisonReason:   printable(err.Error(), 1024),
-		PoisonTopic:    message.SubscribeTopicFromCtx(ctx),
-		PoisonHandler:  message.HandlerNameFromCtx(ctx),
-		PoisonAttempts: strconv.Itoa(attempts),
-		PoisonTime:     now().UTC().Format(time.RFC3339),
+		// Sprint survives an Error method that panics.
+		PoisonReason:   cmp.Or(printable(p.Redact(fmt.Sprint(err)), maxReason), "an error without a text"),
+		PoisonTopic:    printable(message.SubscribeTopicFromCtx(ctx), maxID),
+		PoisonHandler:  printable(message.HandlerNameFromCtx(ctx), maxID),
+		PoisonAttempts: strconv.Itoa(max(rec.attempts, 1)),
+		PoisonTime:     p.Now().UTC().Format(time.RFC3339),
 	} {
-		if value != "" { // queues refuse empty attributes
+		if value != "" {
 			dead.Metadata.Set(key, value)
 		}
+	}
+	if id := CorrelationIDFrom(ctx); id != "" {
+		correlate(dead, id)
+	}
+}
+
+func (p PoisonQueue) publish(topic string, dead *message.Message) error {
+	if topic == "" || p.Publisher == nil {
+		return ErrNoDeadLetterTopic
 	}
 	if err := p.Publisher.Publish(topic, dead); err != nil {
 		return fmt.Errorf("publish to dead-letter topic %s: %w", topic, err)

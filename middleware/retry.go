@@ -11,25 +11,30 @@ import (
 )
 
 // Retry runs a handler again in place when it fails transiently, after a pause
-// that grows exponentially and is drawn at random between nothing and its full
-// length ("full jitter"). The zero value tries three times.
+// that is drawn at random between nothing and a bound that grows exponentially
+// ("full jitter"). The zero value tries three times.
 //
 // It never tries again after a Permanent or a HandBack error, or when the
-// message's context has ended; the error then wraps both the handler's error and
-// the cause of the context. When all attempts failed, the last error comes back
-// as it is.
+// message's context has ended, which also ends a pause; the error then wraps both
+// the handler's error and the cause of the context. When all attempts failed, the
+// last error comes back as it is. Messages produced along with an error are
+// dropped.
+//
+// Each attempt begins with the context that the message came with.
 type Retry struct {
-	// Attempts is how often the handler runs at most; zero means 3.
+	// Attempts is how often the handler runs at most; zero means 3, one means
+	// that nothing is tried again.
 	Attempts int
 	// InitialBackoff bounds the first pause; zero means 500 ms. A negative one
-	// means no pause at all.
+	// means that nothing but RetryAfter makes a pause.
 	InitialBackoff time.Duration
-	// MaxBackoff bounds every pause but one asked for by RetryAfter; zero
+	// MaxBackoff bounds every pause but one that RetryAfter asks for; zero
 	// means 30 s.
 	MaxBackoff time.Duration
 	// Multiplier is how much the bound grows with each pause; zero means 2.
 	Multiplier float64
-	// Random returns a number in [0,1); nil means math/rand/v2.
+	// Random returns a number in [0,1), from several goroutines; nil means
+	// that of math/rand/v2.
 	Random func() float64
 	// OnRetry is told of each failed attempt that will be tried again, with
 	// the number of the attempt and the pause to come; nil means nobody is.
@@ -50,19 +55,18 @@ func (r Retry) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	r = r.withDefaults()
 	return func(msg *message.Message) ([]*message.Message, error) {
 		outer := msg.Context()
+		rec := recordOf(msg)
 		defer msg.SetContext(outer)
 		for attempt := 1; ; attempt++ {
+			rec.attempts = attempt
 			msg.SetContext(context.WithValue(outer, attemptKey{}, attempt))
-			if rec := recordOf(outer); rec != nil {
-				rec.attempts = attempt
-			}
 			produced, err := h(msg)
 			switch {
 			case err == nil:
 				return produced, nil
 			case outer.Err() != nil:
 				return nil, withCause(outer, err)
-			case IsPermanent(err), handedBack(msg, err), attempt >= r.Attempts:
+			case IsPermanent(err), handedBack(outer, err), attempt >= r.Attempts:
 				return nil, err
 			}
 			pause := r.pause(attempt, err)
@@ -97,28 +101,24 @@ func (r Retry) withDefaults() Retry {
 
 // pause draws the pause after a failed attempt.
 func (r Retry) pause(attempt int, err error) time.Duration {
-	bound := float64(max(r.InitialBackoff, 0))
+	limit := float64(r.MaxBackoff)
+	bound := min(float64(max(r.InitialBackoff, 0)), limit)
 	for range attempt - 1 {
-		bound = min(bound*r.Multiplier, float64(r.MaxBackoff))
+		bound = min(bound*r.Multiplier, limit)
 	}
-	pause := time.Duration(r.Random() * min(bound, float64(r.MaxBackoff)))
-	var after *retryAfterError
-	if errors.As(err, &after) {
-		pause = max(pause, after.after)
-	}
-	return pause
+	_, after := markOf(err)
+	return max(time.Duration(r.Random()*bound), after)
 }
 
-// wait returns false if the context ended first.
+// wait returns false if the context has ended, even if the pause has, too.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
+	return ctx.Err() == nil
 }
 
 // withCause keeps the handler's error and says why it was not tried again.

@@ -97,4 +97,3 @@ func ids(msg *message.Message) []slog.Attr {
 		slog.String("command_id", c.CommandID), slog.String("session_id", c.SessionID), slog.String("thread_id", c.ThreadID),
 		slog.String("project_id", c.ProjectID), slog.String("user_id", c.UserID))
 }
-

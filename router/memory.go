@@ -40,6 +40,7 @@ type Memory struct {
 
 	mu      sync.Mutex
 	topics  map[string]*topic
+	delayed int            // messages that wait for their time
 	pending sync.WaitGroup // timers, and messages handed out
 	closed  chan struct{}
 	once    sync.Once
@@ -106,6 +107,9 @@ func (m *Memory) Publish(name string, messages ...*message.Message) error {
 
 // PublishAfter publishes after a delay; Close before that drops the message.
 func (m *Memory) PublishAfter(delay time.Duration, name string, messages ...*message.Message) error {
+	m.mu.Lock()
+	m.delayed++
+	m.mu.Unlock()
 	m.pending.Go(func() {
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
@@ -114,6 +118,9 @@ func (m *Memory) PublishAfter(delay time.Duration, name string, messages ...*mes
 			m.Publish(name, messages...) //nolint:errcheck // fails only when closed
 		case <-m.closed:
 		}
+		m.mu.Lock()
+		m.delayed--
+		m.mu.Unlock()
 	})
 	return nil
 }
@@ -123,6 +130,31 @@ func (m *Memory) Waiting(name string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.topic(name).kept)
+}
+
+// Drained returns when no topic holds a message and none is delayed.
+func (m *Memory) Drained(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !m.empty() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (m *Memory) empty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.topics {
+		if len(t.kept) > 0 {
+			return false
+		}
+	}
+	return m.delayed == 0
 }
 
 // Close ends all subscriptions.

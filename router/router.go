@@ -127,7 +127,9 @@ func (r *Router) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	r.gate.close()
+	r.mu.Lock() // no tenure begins from here on
 	close(r.stopping)
+	r.mu.Unlock()
 	r.tenures.Wait()
 	if err := r.router.Close(); err != nil {
 		return fmt.Errorf("close router: %w", err)
