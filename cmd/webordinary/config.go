@@ -1,0 +1,255 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/google/shlex"
+	"github.com/joho/godotenv"
+
+	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/router"
+)
+
+// config is all that can be set from the environment or .env.local. The help of
+// run is made from it.
+type config struct {
+	UnclaimedQueueURL string `env:"UNCLAIMED_QUEUE_URL" desc:"queue of claim requests; required by run"`
+	UnclaimedDLQURL   string `env:"UNCLAIMED_DLQ_URL" desc:"dead-letter queue for messages without usable ids; else webordinary-unclaimed-dlq"`
+	OwnershipTable    string `env:"CONTAINER_OWNERSHIP_TABLE" envDefault:"webordinary-container-ownership" desc:"table of claims; older names OWNERSHIP_TABLE_NAME, OWNERSHIP_TABLE"`
+	JournalTable      string `env:"JOURNAL_TABLE" desc:"table of the journal; else the ownership table"`
+	SessionTable      string `env:"SESSION_TABLE" desc:"accepted, not used"`
+	ThreadTable       string `env:"THREAD_MAPPINGS_TABLE" desc:"accepted, not used"`
+	BucketPattern     string `env:"S3_BUCKET_PATTERN" envDefault:"edit.{projectId}.webordinary.com" desc:"name of a project's bucket"`
+	S3URLPattern      string `env:"S3_URL_PATTERN" envDefault:"https://{bucket}" desc:"address of a site, given as s3Url"`
+	InputPattern      string `env:"INPUT_QUEUE_PATTERN" envDefault:"webordinary-input-{projectId}-{userId}" desc:"queue of commands"`
+	OutputPattern     string `env:"OUTPUT_QUEUE_PATTERN" envDefault:"webordinary-output-{projectId}-{userId}" desc:"queue of answers"`
+	DLQPattern        string `env:"DLQ_QUEUE_PATTERN" envDefault:"webordinary-dlq-{projectId}-{userId}" desc:"dead-letter queue"`
+	InterruptsPattern string `env:"INTERRUPTS_QUEUE_PATTERN" envDefault:"webordinary-interrupts-{projectId}-{userId}" desc:"queue of interrupts, optional"`
+	ProgressPattern   string `env:"PROGRESS_QUEUE_PATTERN" envDefault:"webordinary-progress-{projectId}-{userId}" desc:"queue of progress events, optional"`
+	CreateResources   bool   `env:"CREATE_RESOURCES" envDefault:"false" desc:"create missing queues, tables and buckets; for local use"`
+
+	Region        string `env:"AWS_REGION" desc:"the SDK's own"`
+	AccountID     string `env:"AWS_ACCOUNT_ID" desc:"accepted, not used"`
+	Endpoint      string `env:"AWS_ENDPOINT_URL" desc:"the SDK's own, as are _SQS, _DYNAMODB and _S3"`
+	SQSEndpoint   string `env:"AWS_ENDPOINT_URL_SQS" desc:"the SDK's own"`
+	DynamoDB      string `env:"AWS_ENDPOINT_URL_DYNAMODB" desc:"the SDK's own"`
+	S3Endpoint    string `env:"AWS_ENDPOINT_URL_S3" desc:"the SDK's own"`
+	S3PathStyle   bool   `env:"S3_FORCE_PATH_STYLE" envDefault:"false" desc:"for S3-compatible stores"`
+	ContainerID   string `env:"CONTAINER_ID" desc:"else from ECS, else host name and a random number"`
+	EFSMountPath  string `env:"EFS_MOUNT_PATH" desc:"where workspaces are; else WORKSPACE_PATH"`
+	WorkspacePath string `env:"WORKSPACE_PATH" envDefault:"/workspace" desc:"where workspaces are, without EFS_MOUNT_PATH"`
+
+	AllowedRepoHosts []string `env:"ALLOWED_REPO_HOSTS" envDefault:"github.com" desc:"hosts of repositories, host or host:port; http only for a loopback host with its port"`
+	GitHubToken      string   `env:"GITHUB_TOKEN" desc:"password of x-access-token, sent to the allowed hosts only"`
+	AuthorName       string   `env:"GIT_AUTHOR_NAME" envDefault:"WebOrdinary" desc:"author of our commits"`
+	AuthorEmail      string   `env:"GIT_AUTHOR_EMAIL" envDefault:"noreply@webordinary.com" desc:"author of our commits"`
+	AllowWorkflows   bool     `env:"ALLOW_WORKFLOW_CHANGES" envDefault:"false" desc:"commit changes to .github/workflows"`
+
+	Agent           string        `env:"AGENT" envDefault:"claude" desc:"claude or command"`
+	AgentCommand    string        `env:"AGENT_COMMAND" desc:"for AGENT=command: a program and arguments; stdin is the instruction"`
+	ClaudePath      string        `env:"CLAUDE_PATH" envDefault:"claude" desc:"the Claude Code CLI"`
+	AnthropicKey    string        `env:"ANTHROPIC_API_KEY" desc:"credential of model calls; the agent never has it"`
+	AnthropicURL    string        `env:"ANTHROPIC_BASE_URL" envDefault:"https://api.anthropic.com" desc:"upstream of model calls"`
+	AnthropicModel  string        `env:"ANTHROPIC_MODEL" desc:"model id; else the CLI's choice"`
+	UseBedrock      bool          `env:"CLAUDE_CODE_USE_BEDROCK" envDefault:"false" desc:"not supported yet: an error at start"`
+	BedrockRegion   string        `env:"AWS_BEDROCK_REGION" desc:"else AWS_REGION"`
+	BedrockURL      string        `env:"ANTHROPIC_BEDROCK_BASE_URL" desc:"upstream of Bedrock calls"`
+	AgentTimeout    time.Duration `env:"AGENT_TIMEOUT" envDefault:"30m" desc:"for one run of the agent"`
+	AgentIdle       time.Duration `env:"AGENT_IDLE_TIMEOUT" envDefault:"5m" desc:"silence of the model"`
+	BuildTimeout    time.Duration `env:"BUILD_TIMEOUT" envDefault:"10m" desc:"for installing, and for building"`
+	MaxTurns        int           `env:"AGENT_MAX_TURNS" envDefault:"100" desc:"per command"`
+	MaxCost         float64       `env:"AGENT_MAX_COST_USD" desc:"per command; unlimited"`
+	MaxTokens       int           `env:"AGENT_MAX_TOKENS" desc:"per command; unlimited; not enforced yet"`
+	AgentEnv        []string      `env:"AGENT_ENV" desc:"names of further variables that agent and npm get"`
+	AgentHosts      []string      `env:"AGENT_ALLOWED_HOSTS" desc:"what agent and npm may reach; not enforced yet"`
+	InterruptPolicy string        `env:"INTERRUPT_POLICY" envDefault:"thread" desc:"thread, any or never"`
+	Sandbox         string        `env:"SANDBOX" envDefault:"auto" desc:"auto or off; bubblewrap, users and landlock are not supported yet"`
+
+	IdleTimeout    time.Duration `env:"IDLE_TIMEOUT" envDefault:"5m" desc:"how long a project without work is kept"`
+	MaxClaims      int           `env:"MAX_CLAIMS" envDefault:"1" desc:"projects worked on at once"`
+	LeaseDuration  time.Duration `env:"LEASE_DURATION" envDefault:"45s" desc:"how long a claim lasts without renewal"`
+	LeaseRenewal   time.Duration `env:"LEASE_RENEWAL" envDefault:"10s" desc:"time between renewals"`
+	SweepInterval  time.Duration `env:"SWEEP_INTERVAL" envDefault:"10s" desc:"time between looks for dead owners"`
+	Visibility     time.Duration `env:"VISIBILITY_TIMEOUT" envDefault:"45s" desc:"of a received message, extended until its ack"`
+	AssetGrace     time.Duration `env:"ASSET_GRACE" envDefault:"24h" desc:"how long hashed assets of earlier builds stay"`
+	MaxAttempts    int           `env:"MAX_ATTEMPTS" envDefault:"3" desc:"tries of a command that fails transiently"`
+	ShutdownGrace  time.Duration `env:"SHUTDOWN_GRACE" envDefault:"25s" desc:"from SIGTERM to exit"`
+	HeartbeatFile  string        `env:"HEARTBEAT_FILE" desc:"what health reads; else in the temporary directory"`
+	LogLevel       slog.Level    `env:"LOG_LEVEL" envDefault:"info" desc:"debug, info, warn or error"`
+	LogFormat      string        `env:"LOG_FORMAT" envDefault:"json" desc:"json, or text for people"`
+	agentWords     []string
+	anthropicURL   *url.URL
+	agentExplicit  bool
+	claimsExplicit bool
+}
+
+// loadConfig reads .env.local in the working directory, then the environment,
+// which wins. An empty variable counts as absent. All that is wrong is reported
+// at once.
+func loadConfig(environ []string) (*config, error) {
+	vars, err := godotenv.Read(".env.local")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read .env.local: %w", err)
+	}
+	if vars == nil {
+		vars = map[string]string{}
+	}
+	for _, kv := range environ {
+		if name, value, ok := strings.Cut(kv, "="); ok && value != "" {
+			vars[name] = value
+		}
+	}
+	for name, value := range vars {
+		if value == "" {
+			delete(vars, name)
+		}
+	}
+	for _, old := range []string{"OWNERSHIP_TABLE_NAME", "OWNERSHIP_TABLE"} {
+		if vars["CONTAINER_OWNERSHIP_TABLE"] == "" && vars[old] != "" {
+			vars["CONTAINER_OWNERSHIP_TABLE"] = vars[old]
+		}
+	}
+	c := &config{agentExplicit: vars["AGENT"] != "", claimsExplicit: vars["MAX_CLAIMS"] != ""}
+	var problems []error
+	if err := env.ParseWithOptions(c, env.Options{Environment: vars}); err != nil {
+		var all env.AggregateError
+		if !errors.As(err, &all) {
+			return nil, err
+		}
+		problems = append(problems, all.Errors...)
+	}
+	problems = append(problems, c.check()...)
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("the configuration is wrong:\n%w", errors.Join(problems...))
+	}
+	return c, nil
+}
+
+// check returns all that is wrong with values that could be read.
+func (c *config) check() []error {
+	var wrong []error
+	add := func(bad bool, format string, args ...any) {
+		if bad {
+			wrong = append(wrong, fmt.Errorf(format, args...))
+		}
+	}
+	for name, d := range map[string]time.Duration{
+		"AGENT_TIMEOUT": c.AgentTimeout, "AGENT_IDLE_TIMEOUT": c.AgentIdle, "BUILD_TIMEOUT": c.BuildTimeout,
+		"IDLE_TIMEOUT": c.IdleTimeout, "LEASE_DURATION": c.LeaseDuration, "LEASE_RENEWAL": c.LeaseRenewal, "SWEEP_INTERVAL": c.SweepInterval,
+		"VISIBILITY_TIMEOUT": c.Visibility, "ASSET_GRACE": c.AssetGrace, "SHUTDOWN_GRACE": c.ShutdownGrace,
+	} {
+		add(d <= 0, "%s is %s; it must be more than nothing", name, d)
+	}
+	slices.SortFunc(wrong, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	add(c.LeaseRenewal > c.LeaseDuration/3, "LEASE_RENEWAL is %s; at most a third of LEASE_DURATION (%s) lets a renewal fail once", c.LeaseRenewal, c.LeaseDuration)
+	add(c.MaxTurns < 1, "AGENT_MAX_TURNS is %d; at least 1", c.MaxTurns)
+	add(c.MaxCost < 0, "AGENT_MAX_COST_USD is %v; at least 0", c.MaxCost)
+	add(c.MaxClaims < 1, "MAX_CLAIMS is %d; at least 1", c.MaxClaims)
+	add(c.MaxAttempts < 1, "MAX_ATTEMPTS is %d; at least 1", c.MaxAttempts)
+	add(!slices.Contains([]string{"claude", "command"}, c.Agent), "AGENT is %q; claude or command", c.Agent)
+	add(!slices.Contains([]string{"json", "text"}, c.LogFormat), "LOG_FORMAT is %q; json or text", c.LogFormat)
+	add(!slices.Contains([]router.Policy{router.SameThread, router.AnyThread, router.Never}, router.Policy(c.InterruptPolicy)),
+		"INTERRUPT_POLICY is %q; thread, any or never", c.InterruptPolicy)
+	add(c.UseBedrock, "CLAUDE_CODE_USE_BEDROCK is set; Bedrock is not supported yet, use ANTHROPIC_API_KEY")
+	switch c.Sandbox {
+	case "auto", "off":
+	case "bubblewrap", "users", "landlock":
+		add(true, "SANDBOX is %q; this wall is not supported yet, only auto and off are", c.Sandbox)
+	default:
+		add(true, "SANDBOX is %q; auto or off", c.Sandbox)
+	}
+	add(strings.HasSuffix(c.UnclaimedQueueURL, ".fifo"), "UNCLAIMED_QUEUE_URL is a FIFO queue; a message group would stop behind its first message, use a standard queue")
+	for _, h := range c.AllowedRepoHosts {
+		err := protocol.CheckRepoHost(h)
+		add(err != nil, "ALLOWED_REPO_HOSTS has %q: %v", h, err)
+	}
+	var err error
+	c.agentWords, err = shlex.Split(c.AgentCommand)
+	add(err != nil, "AGENT_COMMAND cannot be split into words: %v", err)
+	add(c.Agent == "command" && len(c.agentWords) == 0, "AGENT is command, and AGENT_COMMAND is missing")
+	c.anthropicURL, err = url.Parse(c.AnthropicURL)
+	add(err != nil || c.anthropicURL.Host == "" || !strings.HasPrefix(c.anthropicURL.Scheme, "http"), "ANTHROPIC_BASE_URL is not a URL")
+	err = c.names().Validate()
+	add(err != nil, "%v", err)
+	return wrong
+}
+
+func (c *config) names() protocol.Names {
+	return protocol.Names{
+		InputPattern: c.InputPattern, OutputPattern: c.OutputPattern, DLQPattern: c.DLQPattern,
+		InterruptsPattern: c.InterruptsPattern, ProgressPattern: c.ProgressPattern,
+		BucketPattern: c.BucketPattern, S3URLPattern: c.S3URLPattern,
+	}
+}
+
+// redact replaces the secrets we know in a text.
+func (c *config) redact() func(string) string {
+	var pairs []string
+	for _, secret := range []string{c.GitHubToken, c.AnthropicKey} {
+		if len(secret) >= 4 {
+			pairs = append(pairs, secret, "[redacted]")
+		}
+	}
+	return strings.NewReplacer(pairs...).Replace
+}
+
+// describeConfig lists every variable with its default, for help.
+func describeConfig() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	t := reflect.TypeFor[config]()
+	for f := range t.Fields() {
+		name := f.Tag.Get("env")
+		if name == "" {
+			continue
+		}
+		def := f.Tag.Get("envDefault")
+		if def == "" {
+			def = "-"
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", name, def, f.Tag.Get("desc"))
+	}
+	w.Flush() //nolint:errcheck // a strings.Builder does not fail
+	return b.String()
+}
+
+// workspaceRoot is where workspaces are.
+func (c *config) workspaceRoot() string {
+	if c.EFSMountPath != "" {
+		return filepath.Clean(c.EFSMountPath)
+	}
+	return filepath.Clean(c.WorkspacePath)
+}
+
+// logger writes to w, without the secrets we know.
+func (c *config) logger(w *os.File) *slog.Logger {
+	redact := c.redact()
+	o := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		switch a.Value.Kind() {
+		case slog.KindString:
+			a.Value = slog.StringValue(redact(a.Value.String()))
+		case slog.KindAny:
+			if err, ok := a.Value.Any().(error); ok {
+				a.Value = slog.StringValue(redact(err.Error()))
+			}
+		default:
+		}
+		return a
+	}}
+	if c.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, o))
+	}
+	return slog.New(slog.NewJSONHandler(w, o))
+}

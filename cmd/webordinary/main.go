@@ -1,0 +1,35 @@
+// Command webordinary turns instructions into deployed websites. See its help,
+// and docs/design.md.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/webordinary/claude-code-container/internal/process"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx, os.Args[1:], system{environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// system is what the program has of the machine.
+type system struct {
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// run returns the exit code.
+func run(ctx context.Context, args []string, sys system) int {
+	if len(args) > 0 && args[0] == "keeper" { // the supervisor of a child: see package process
+		return process.KeeperMain(args[1:], sys.stderr)
+	}
+	return execute(ctx, args, sys)
+}

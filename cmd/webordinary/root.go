@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// failedError ends the program with code 1 after its message was shown: the
+// command ran, and its result is a failure.
+var errUnsuccessful = errors.New("the instruction was not carried out")
+
+func execute(ctx context.Context, args []string, sys system) int {
+	root := &cobra.Command{
+		Use:           "webordinary",
+		Short:         "Turns plain-language instructions into deployed websites",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(demoCommand(sys), runCommand(sys), versionCommand(), demoAgentCommand(sys))
+	root.SetArgs(args)
+	root.SetIn(sys.stdin)
+	root.SetOut(sys.stdout)
+	root.SetErr(sys.stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUnsuccessful):
+		return 1
+	}
+	fmt.Fprintln(sys.stderr, "webordinary:", err)
+	return 1
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), version())
+			return err
+		},
+	}
+}
+
+// version is the module's, or the commit it was built from.
+func version() string {
+	v, revision := "devel", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" && info.Main.Version != "(devel)" {
+			v = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = " " + s.Value
+			}
+		}
+	}
+	return "webordinary " + v + revision + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+
+	"github.com/go-git/go-git/v5/plumbing/transport/client"
+
+	"github.com/webordinary/claude-code-container/handlers"
+	"github.com/webordinary/claude-code-container/internal/agent"
+	"github.com/webordinary/claude-code-container/internal/build"
+	"github.com/webordinary/claude-code-container/internal/gateway"
+	"github.com/webordinary/claude-code-container/internal/process"
+	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/internal/workspace"
+)
+
+// newInstruction wires what every form of the worker has in common. The journal
+// and the bucket are the caller's.
+func (c *config) newInstruction(environ []string, workspaces string, tell func(name, text string), log *slog.Logger) (*handlers.Instruction, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program, which supervises its children: %w", err)
+	}
+	runner := &process.Runner{Keeper: []string{self, "keeper"}, Log: log}
+	childEnv := process.Environ(environ, c.AgentEnv)
+	a, err := c.newAgent(runner, childEnv, tell, log)
+	if err != nil {
+		return nil, err
+	}
+	workspace.NoRedirects(client.InstallProtocol)
+	return &handlers.Instruction{
+		Workspaces: workspace.New(workspace.Config{
+			Root: workspaces, Runner: runner, Env: process.Environ(environ, nil), Token: c.GitHubToken, AllowedHosts: c.AllowedRepoHosts,
+			AuthorName: c.AuthorName, AuthorEmail: c.AuthorEmail, AllowWorkflowChanges: c.AllowWorkflows, Log: log,
+		}),
+		Agent:       a,
+		Builder:     &build.Builder{Runner: runner, Env: childEnv, Timeout: c.BuildTimeout, Log: log},
+		Names:       c.names(),
+		Rules:       protocol.Rules{AllowedRepoHosts: c.AllowedRepoHosts, Names: c.names()},
+		MaxAttempts: c.MaxAttempts,
+		AssetGrace:  c.AssetGrace,
+		Redact:      c.redact(),
+		Step:        func(s handlers.Step) { tell(s.Name, s.Text) },
+		Log:         log,
+	}, nil
+}
+
+// newAgent returns the agent that is configured. A missing program is found now,
+// not when a user waits.
+func (c *config) newAgent(runner *process.Runner, childEnv []string, tell func(name, text string), log *slog.Logger) (handlers.Agent, error) {
+	if c.Agent == "command" {
+		return &agent.Command{
+			Path: c.agentWords[0], Args: c.agentWords[1:], Runner: runner, Env: childEnv, Timeout: c.AgentTimeout, Log: log,
+		}, nil
+	}
+	path, err := exec.LookPath(c.ClaudePath)
+	if err != nil {
+		return nil, fmt.Errorf("CLAUDE_PATH is %q, and there is no such program; install the Claude Code CLI (npm package @anthropic-ai/claude-code), or set AGENT=command", c.ClaudePath)
+	}
+	models := gateway.New(gateway.Config{Upstream: c.anthropicURL, Signer: gateway.APIKey(c.AnthropicKey), Log: log})
+	return &agent.Claude{
+		Path: path, Runner: runner, Env: childEnv, ModelID: c.AnthropicModel, MaxTurns: c.MaxTurns, MaxCostUSD: c.MaxCost,
+		Timeout: c.AgentTimeout, Idle: c.AgentIdle, Log: log,
+		Model: func(ctx context.Context) (agent.ModelSession, error) {
+			j, err := models.Open(ctx)
+			if err != nil {
+				return agent.ModelSession{}, err
+			}
+			return agent.ModelSession{BaseURL: j.URL, Token: j.Token, Pause: j.Pause, Close: j.Close}, nil
+		},
+		Progress: func(e agent.Event) { tell("agent", e.Tool+" "+e.Detail) },
+	}, nil
+}
+
+// warnings says what is configured and not enforced.
+func (c *config) warnings() []string {
+	w := []string{"SANDBOX=" + c.Sandbox + ": there is no wall around the agent yet; it runs as this user, and can read what this user can read"}
+	if c.MaxTokens > 0 {
+		w = append(w, "AGENT_MAX_TOKENS is not enforced yet")
+	}
+	if len(c.AgentHosts) > 0 {
+		w = append(w, "AGENT_ALLOWED_HOSTS is not enforced yet")
+	}
+	return w
+}

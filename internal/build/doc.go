@@ -1,0 +1,105 @@
+// Package build turns a checkout into a built site: it installs packages when
+// that is needed, runs the site's build script, and cuts what went wrong down to
+// the few lines a person needs.
+//
+// The checkout, its packages and its scripts are not trusted. They run as
+// children with an environment that is given to them, and what they leave behind
+// is read without following links.
+package build
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/webordinary/claude-code-container/internal/process"
+)
+
+// The codes of an Error.
+const (
+	CodeFailed      = "build_failed"        // the site does not build
+	CodeTimeout     = "build_timeout"       // installing or building took too long
+	CodeOutOfMemory = "build_out_of_memory" // a child ran out of memory or was killed for it
+	CodeInstall     = "install_failed"      // npm could not install the packages
+	CodeRefused     = "deploy_refused"      // public/ holds a link
+)
+
+// maxMessage bounds an Error's message, in bytes.
+const maxMessage = 8 << 10
+
+const defaultTimeout = 10 * time.Minute
+
+// Error is a build that failed for a reason that lies in the site. Trying again
+// without a change brings the same.
+type Error struct {
+	Code string
+	// Message is for the person who asked for the change: a few lines, at most
+	// 8 KB, paths relative to the checkout.
+	Message string
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// Request says what to build.
+type Request struct {
+	// Site is the checkout; node_modules and dist are made in it.
+	Site string
+	// Job is a directory for temporary files; what the build leaves there may
+	// be deleted after it.
+	Job string
+	// Cache is kept from build to build of the same project and user, and no
+	// child may write to it but to npm/ in it, which is npm's download cache.
+	// Lost, it costs an install.
+	Cache string
+}
+
+// Result is what a build did.
+type Result struct {
+	// Installed says that packages were installed.
+	Installed bool
+	// LockChanged says that this install changed package-lock.json or created
+	// it, which belongs into the commit.
+	LockChanged bool
+	// Dist is the directory of the built site: Site and dist.
+	Dist     string
+	Duration time.Duration
+}
+
+// Builder builds sites. Its methods may be called concurrently for different
+// checkouts.
+type Builder struct {
+	Runner *process.Runner
+	// Env is what children get, besides what the build sets: PATH and the
+	// variables npm needs to reach its registry.
+	Env []string
+	// Timeout bounds installing and building, each; zero means 10 minutes.
+	Timeout time.Duration
+	Log     *slog.Logger // nil means none
+}
+
+// Run installs what is missing and builds the site. When it returns nil, Dist
+// holds a site with a non-empty index.html that this call built.
+//
+// Errors are *Error; the cause of ctx when it ended; or, when it is not the
+// site's fault (npm missing, a disk that fails), others.
+func (b *Builder) Run(ctx context.Context, r Request) (Result, error) {
+	began := time.Now()
+	s, err := b.open(r)
+	if err != nil {
+		return Result{}, err
+	}
+	defer s.root.Close() //nolint:errcheck // nothing was written through it that matters
+	if err := s.check(); err != nil {
+		return Result{}, err
+	}
+	result := Result{Dist: s.dist()}
+	if err := s.install(ctx, &result); err != nil {
+		return Result{}, err
+	}
+	if err := s.build(ctx); err != nil {
+		return Result{}, err
+	}
+	result.Duration = time.Since(began)
+	return result, nil
+}

@@ -1,0 +1,194 @@
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/webordinary/claude-code-container/internal/process"
+)
+
+const (
+	lockFile = "package-lock.json"
+	// treeFile is npm's own record of what is in node_modules; it changes with
+	// every install, also with one that an agent made.
+	treeFile    = "node_modules/.package-lock.json"
+	imageCache  = "node_modules/.astro"
+	imageRescue = ".astro/kept-cache" // where the image cache waits while npm replaces node_modules
+)
+
+// stamp says what node_modules was made from. It lies in the cache, where no
+// child can write: a tree that lacks it, or differs, is made anew.
+type stamp struct {
+	Inputs string `json:"inputs"` // hash of what decides about the tree
+	Tree   string `json:"tree"`   // hash of npm's record of it
+}
+
+// install makes node_modules what package.json and the lock file ask for, if it
+// is not.
+func (s *site) install(ctx context.Context, result *Result) error {
+	inputs, err := s.inputs(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.restoreImages(); err != nil {
+		return err
+	}
+	if s.current(inputs) {
+		return nil
+	}
+	before := s.hash(lockFile)
+	s.forget(ctx)
+	if err := s.root.Rename(imageCache, imageRescue); err == nil {
+		s.log(ctx, "image cache set aside")
+	}
+	if err := s.npmInstall(ctx); err != nil {
+		return err
+	}
+	if err := s.restoreImages(); err != nil {
+		return err
+	}
+	// The install may have written the lock file, so what decides is read again.
+	if inputs, err = s.inputs(ctx); err != nil {
+		return err
+	}
+	result.Installed, result.LockChanged = true, before != s.hash(lockFile)
+	return s.remember(stamp{Inputs: inputs, Tree: s.hash(treeFile)})
+}
+
+// npmInstall installs exactly what the lock file says; without one, or with one
+// that does not fit package.json, what package.json asks for.
+func (s *site) npmInstall(ctx context.Context) error {
+	flags := []string{"--include=dev", "--no-audit", "--no-fund"}
+	if s.hash(lockFile) != "" {
+		out, err := s.run(ctx, "npm", append([]string{"ci"}, flags...)...)
+		if err == nil || !strings.Contains(out.stderr.String(), "EUSAGE") {
+			return s.installError(out, err)
+		}
+		s.log(ctx, "lock file does not fit package.json")
+	}
+	out, err := s.run(ctx, "npm", append([]string{"install"}, flags...)...)
+	return s.installError(out, err)
+}
+
+func (s *site) installError(out *output, err error) error {
+	var exit *process.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	return &Error{CodeInstall, "The packages could not be installed.\n" + explainNpm(out, s.request)}
+}
+
+// inputs is a hash of all that decides about node_modules: what package.json
+// asks for, the lock file, Node's version, npm's configuration. It is empty, so
+// never equal, where that is not all: workspaces have a package.json each.
+func (s *site) inputs(ctx context.Context) (string, error) {
+	pkg, err := s.manifest()
+	if err != nil {
+		return "", err
+	}
+	if _, ok := pkg["workspaces"]; ok {
+		return "", nil
+	}
+	version, err := s.run(ctx, "node", "--version")
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	add := func(name, value string) { fmt.Fprintf(h, "%s %d %s\n", name, len(value), value) }
+	for _, name := range []string{
+		"dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "bundleDependencies",
+		"bundledDependencies", "overrides", "engines", "allowScripts",
+	} {
+		add(name, string(pkg[name]))
+	}
+	var scripts map[string]string
+	if json.Unmarshal(pkg["scripts"], &scripts) == nil {
+		for _, name := range []string{"preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare"} {
+			add(name, scripts[name])
+		}
+	}
+	for _, name := range []string{lockFile, "npm-shrinkwrap.json", ".npmrc"} {
+		add(name, s.hash(name))
+	}
+	add("node", version.stdout.String())
+	config := slices.DeleteFunc(slices.Clone(s.Env), func(kv string) bool {
+		return !strings.HasPrefix(strings.ToLower(kv), "npm_config_")
+	})
+	slices.Sort(config)
+	add("config", strings.Join(config, "\n"))
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// hash is the hash of a file of the checkout, empty if there is none.
+func (s *site) hash(name string) string {
+	raw, err := s.read(name)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
+}
+
+func (s *site) stampFile() string { return filepath.Join(s.request.Cache, "installed.json") }
+
+// current reports whether node_modules is what the inputs ask for.
+func (s *site) current(inputs string) bool {
+	raw, err := os.ReadFile(s.stampFile())
+	if err != nil {
+		return false
+	}
+	var had stamp
+	return json.Unmarshal(raw, &had) == nil && had.Inputs != "" && had.Tree != "" &&
+		had == stamp{Inputs: inputs, Tree: s.hash(treeFile)}
+}
+
+// remember writes the stamp, whole or not at all.
+func (s *site) remember(now stamp) error {
+	raw, err := json.Marshal(now)
+	if err != nil {
+		return fmt.Errorf("remember the install: %w", err)
+	}
+	temp := s.stampFile() + ".new"
+	if err := os.WriteFile(temp, raw, 0o600); err != nil {
+		return fmt.Errorf("remember the install: %w", err)
+	}
+	if err := os.Rename(temp, s.stampFile()); err != nil {
+		return fmt.Errorf("remember the install: %w", err)
+	}
+	return nil
+}
+
+// forget makes the next build install.
+func (s *site) forget(ctx context.Context) {
+	if err := os.Remove(s.stampFile()); err != nil && !errors.Is(err, fs.ErrNotExist) && s.Log != nil {
+		s.Log.WarnContext(ctx, "stamp of the install not removed", slog.Any("error", err))
+	}
+}
+
+// restoreImages puts Astro's cache of scaled images back, which npm ci deletes
+// with all of node_modules; also after a crash.
+func (s *site) restoreImages() error {
+	if _, err := s.root.Lstat(imageRescue); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if _, err := s.root.Lstat(imageCache); err == nil {
+		return s.root.RemoveAll(imageRescue) // an older one
+	}
+	if _, err := s.root.Lstat("node_modules"); err != nil {
+		return nil //nolint:nilerr // not yet: after the install
+	}
+	if err := s.root.Rename(imageRescue, imageCache); err != nil {
+		return fmt.Errorf("restore the image cache: %w", err)
+	}
+	return nil
+}

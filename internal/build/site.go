@@ -1,0 +1,226 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/webordinary/claude-code-container/internal/process"
+)
+
+const (
+	distDir = "dist"
+	// maxFile bounds what is read of one file, in bytes: large lock files have
+	// a few megabytes.
+	maxFile = 64 << 20
+)
+
+var (
+	errTimeout = errors.New("the step took too long")
+	errNotFile = errors.New("not a regular file")
+)
+
+// site is one checkout while it is built.
+type site struct {
+	*Builder
+	request Request
+	root    *os.Root // Request.Site
+	env     []string // of every child
+}
+
+// open prepares the directories of a build. HOME is fresh each time, so that
+// nothing an agent left in its own configures npm.
+func (b *Builder) open(r Request) (*site, error) {
+	home, tmp := filepath.Join(r.Job, "build", "home"), filepath.Join(r.Job, "build", "tmp")
+	job, err := os.OpenRoot(r.Job)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the build: %w", err)
+	}
+	defer job.Close() //nolint:errcheck // what was made is there or not
+	err = errors.Join(
+		job.RemoveAll("build"), job.MkdirAll("build/home", 0o750), job.MkdirAll("build/tmp", 0o750),
+		os.MkdirAll(filepath.Join(r.Cache, "npm"), 0o750),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the build: %w", err)
+	}
+	root, err := os.OpenRoot(r.Site)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the build: %w", err)
+	}
+	var env []string
+	for _, kv := range b.Env {
+		// With NODE_ENV=production npm leaves out the tools that build.
+		if !strings.HasPrefix(kv, "NODE_ENV=") {
+			env = append(env, kv)
+		}
+	}
+	env = process.With(
+		env, "HOME="+home, "TMPDIR="+tmp, "TZ=UTC", "CI=1", "NO_COLOR=1", "ASTRO_TELEMETRY_DISABLED=1",
+		"npm_config_cache="+filepath.Join(r.Cache, "npm"), "npm_config_update_notifier=false", "npm_config_logs_max=0",
+	)
+	return &site{Builder: b, request: r, root: root, env: env}, nil
+}
+
+func (s *site) dist() string { return filepath.Join(s.request.Site, distDir) }
+
+// check refuses what cannot be built, and what must not be: Astro copies what a
+// link in public/ points to, whatever that is, into the site.
+func (s *site) check() error {
+	pkg, err := s.manifest()
+	if err != nil {
+		return err
+	}
+	var scripts map[string]string
+	if json.Unmarshal(pkg["scripts"], &scripts) != nil || strings.TrimSpace(scripts["build"]) == "" {
+		return &Error{CodeFailed, `package.json has no "build" script, so the site cannot be built.`}
+	}
+	links, err := s.links("public")
+	if err != nil {
+		return fmt.Errorf("look for links in public: %w", err)
+	}
+	if len(links) == 0 {
+		return nil
+	}
+	const most = 10
+	named := strings.Join(links[:min(len(links), most)], ", ")
+	if more := len(links) - most; more > 0 {
+		named += fmt.Sprintf(" and %d more", more)
+	}
+	return &Error{CodeRefused, "Links in public/ are not deployed; put the files themselves there: " + named}
+}
+
+// manifest is package.json, by its top-level names.
+func (s *site) manifest() (map[string]json.RawMessage, error) {
+	raw, err := s.read("package.json")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &Error{CodeFailed, "The repository has no package.json, so the site cannot be built."}
+	case errors.Is(err, errNotFile):
+		return nil, &Error{CodeFailed, "package.json is not a regular file, so the site cannot be built."}
+	case err != nil:
+		return nil, fmt.Errorf("read package.json: %w", err)
+	}
+	var pkg map[string]json.RawMessage
+	if err := json.Unmarshal(bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf")), &pkg); err != nil {
+		return nil, &Error{CodeFailed, "package.json is not valid: " + err.Error()}
+	}
+	return pkg, nil
+}
+
+// links returns the links at and below a directory, quoted.
+func (s *site) links(dir string) ([]string, error) {
+	var links []string
+	err := fs.WalkDir(s.root.FS(), dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type()&fs.ModeSymlink != 0 {
+			links = append(links, fmt.Sprintf("%q", p))
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return links, err
+}
+
+// read returns a file of the checkout. What is not a regular file, a link too,
+// is errNotFile. No child runs meanwhile.
+func (s *site) read(name string) ([]byte, error) {
+	info, err := s.root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNotFile
+	}
+	f, err := s.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // it was only read from
+	return io.ReadAll(io.LimitReader(f, maxFile))
+}
+
+// output is what a child wrote: the end of each stream.
+type output struct{ stdout, stderr process.Tail }
+
+// run runs a program in the checkout. A step that takes too long or runs out of
+// memory is an *Error; other failures of the program are *process.ExitError.
+func (s *site) run(ctx context.Context, program string, args ...string) (*output, error) {
+	timeout := s.Timeout
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
+	defer cancel()
+	var out output
+	result, err := s.Runner.Run(ctx, process.Command{
+		Path: program, Args: args, Dir: s.request.Site, Env: s.env, Stdout: &out.stdout, Stderr: &out.stderr,
+	})
+	command := program + " " + strings.Join(args, " ")
+	var exit *process.ExitError
+	switch {
+	case err == nil:
+		s.log(ctx, "build step done", slog.String("command", command), slog.Duration("duration", result.Duration))
+		return &out, nil
+	case errors.Is(err, errTimeout):
+		return &out, &Error{CodeTimeout, fmt.Sprintf("%q was stopped: it took longer than %s.", command, timeout)}
+	case errors.As(err, &exit) && outOfMemory(exit.Result, &out):
+		return &out, &Error{CodeOutOfMemory, fmt.Sprintf("%q ran out of memory.", command)}
+	}
+	return &out, fmt.Errorf("%s: %w", command, err)
+}
+
+// outOfMemory recognises V8's own end (abort), the kernel's (kill), and both as
+// a shell in between reports them. Nobody else kills: at the end of a context it
+// is its cause that comes back.
+func outOfMemory(r process.Result, out *output) bool {
+	return r.Signal == syscall.SIGKILL || r.Signal == syscall.SIGABRT ||
+		r.ExitCode == 128+int(syscall.SIGKILL) || r.ExitCode == 128+int(syscall.SIGABRT) ||
+		strings.Contains(out.stderr.String(), "JavaScript heap out of memory")
+}
+
+// build runs the build script and checks what it left.
+func (s *site) build(ctx context.Context) error {
+	// An old dist must not pass for the new one.
+	if err := s.root.RemoveAll(distDir); err != nil {
+		return fmt.Errorf("remove the old dist: %w", err)
+	}
+	out, err := s.run(ctx, "npm", "run", "build")
+	var exit *process.ExitError
+	switch {
+	case errors.As(err, &exit):
+		message := explain(out, s.request)
+		if exit.Result.ExitCode == 127 || lacksPackage(message) {
+			s.forget(ctx) // a damaged node_modules heals with the next build
+		}
+		return &Error{CodeFailed, message}
+	case err != nil:
+		return err
+	}
+	info, err := s.root.Lstat(distDir)
+	if err == nil && !info.IsDir() {
+		return &Error{CodeFailed, "The build left something at dist that is not a directory."}
+	}
+	index, err := s.root.Lstat(distDir + "/index.html")
+	if err != nil || !index.Mode().IsRegular() || index.Size() == 0 {
+		return &Error{CodeFailed, "The build ended without an error, but left no dist/index.html, or an empty one."}
+	}
+	return nil
+}
+
+func (s *site) log(ctx context.Context, message string, attrs ...slog.Attr) {
+	if s.Log != nil {
+		s.Log.LogAttrs(ctx, slog.LevelDebug, message, attrs...)
+	}
+}
+
