@@ -137,6 +137,9 @@ func (j *job) runAgent(ctx context.Context) error {
 	if j.entry.Has(journal.Agent) {
 		return nil
 	}
+	if err := j.forgetDist(); err != nil {
+		return err
+	}
 	j.tell("agent", "carrying out the instruction")
 	r := agent.Request{
 		ProjectID: j.in.ProjectID, UserID: j.in.UserID, ThreadID: j.in.ThreadID, Instruction: j.in.Instruction,
@@ -255,7 +258,7 @@ func (j *job) leftOut(files []string) {
 func (j *job) changed() bool { return j.entry.Commit != j.entry.Base }
 
 func (j *job) build(ctx context.Context) error {
-	if j.entry.Has(journal.Built) && (j.entry.Has(journal.Deployed) || exists(filepath.Join(j.ws.Site(), "dist", "index.html"))) {
+	if j.entry.Has(journal.Built) && (j.entry.Has(journal.Deployed) || j.isDist()) {
 		return nil
 	}
 	wanted, err := j.deployWanted(ctx)
@@ -267,6 +270,9 @@ func (j *job) build(ctx context.Context) error {
 		j.entry.Add(journal.Deployed)
 		j.mu.Unlock()
 		return j.record(ctx, journal.Built)
+	}
+	if err := j.forgetDist(); err != nil {
+		return err
 	}
 	j.tell("build", "building the site")
 	result, err := j.h.Builder.Run(ctx, build.Request{Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache()})
@@ -282,13 +288,30 @@ func (j *job) build(ctx context.Context) error {
 		j.mu.Unlock()
 	} else {
 		j.out.BuildSuccess = true
+		if err := os.WriteFile(j.distStamp(), []byte(j.entry.Commit), 0o600); err != nil {
+			return fmt.Errorf("remember what was built: %w", err)
+		}
 	}
 	return j.record(ctx, journal.Built)
 }
 
-func exists(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.Mode().IsRegular()
+// distStamp is the file that holds the commit which dist was built from. No
+// child can write where it lies.
+func (j *job) distStamp() string { return filepath.Join(j.ws.Cache(), "dist-commit") }
+
+// isDist reports whether dist is what a former run of this command built: since
+// a crash, another command may have used the checkout.
+func (j *job) isDist() bool {
+	commit, err := os.ReadFile(j.distStamp())
+	return err == nil && string(commit) == j.entry.Commit
+}
+
+// forgetDist comes before whatever may change dist.
+func (j *job) forgetDist() error {
+	if err := os.Remove(j.distStamp()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("forget what was built: %w", err)
+	}
+	return nil
 }
 
 // amend takes the lock file that installing changed into the commit.

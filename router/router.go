@@ -140,13 +140,16 @@ func (r *Router) Run(ctx context.Context) error {
 // Running is closed when the router is subscribed.
 func (r *Router) Running() <-chan struct{} { return r.router.Running() }
 
-// Forward implements handlers.Queues.
-func (r *Router) Forward(_ context.Context, m protocol.InputMessage) error {
+// Forward implements handlers.Queues. The command keeps its sent time, and so
+// its place among those of its input queue.
+func (r *Router) Forward(ctx context.Context, m protocol.InputMessage) error {
 	body, err := m.Encode()
 	if err != nil {
 		return err
 	}
-	return r.config.Queues.Publish(r.config.Names.Input(m.Pair()), message.NewMessage(watermill.NewUUID(), body))
+	msg := message.NewMessage(watermill.NewUUID(), body)
+	msg.SetContext(WithDelivery(ctx, protocol.Delivery{Sent: m.Delivery.Sent}))
+	return r.config.Queues.Publish(r.config.Names.Input(m.Pair()), msg)
 }
 
 // Resend implements handlers.Queues.

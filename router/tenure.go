@@ -58,6 +58,9 @@ func (r *Router) open(_ context.Context, p protocol.Pair, l *claim.Lease) error 
 		return errors.Join(err, t.lane.Close())
 	}
 	r.tenures.Go(t.run)
+	if instruction.Step != nil {
+		instruction.Step(handlers.Step{Name: "claim", Text: "working for project " + p.ProjectID + " and user " + p.UserID})
+	}
 	t.log.Info("project claimed", slog.Int64("fence", l.Fence())) //nolint:sloglint // the tenure outlives the message's context
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
@@ -77,6 +79,7 @@ type demo struct {
 	mu       sync.Mutex
 	watched  map[string]bool
 	last     protocol.Pair
+	buckets  map[string]*deploy.Directory
 	answers  []protocol.OutputMessage
 	printing io.Writer // where answers go, a line each; nil in a one-shot demo
 }
@@ -102,7 +105,7 @@ func runDemo(ctx context.Context, sys system, o demoOptions) error {
 	defer logFile.Close() //nolint:errcheck // a log line more or less
 	d := &demo{
 		sys: sys, dir: dir, config: c, names: c.names(), queues: router.NewMemory(router.MemoryConfig{}), table: &claim.Memory{},
-		log: c.logger(logFile), quiet: o.stdin || o.output == "json", watched: map[string]bool{},
+		log: c.logger(logFile), quiet: o.stdin || o.output == "json", watched: map[string]bool{}, buckets: map[string]*deploy.Directory{},
 	}
 	if o.stdin {
 		d.printing = sys.stdout
@@ -116,7 +119,7 @@ func runDemo(ctx context.Context, sys system, o demoOptions) error {
 		return err
 	}
 	d.introduce(o, remote)
-	if err := d.work(ctx, r, o, remote); err != nil {
+	if err := errors.Join(d.work(ctx, r, o, remote), d.closeBuckets()); err != nil {
 		return err
 	}
 	if o.stdin {
@@ -207,8 +210,27 @@ func (d *demo) fence(ctx context.Context, key string) (int64, error) {
 	return row.Fence, err
 }
 
+// bucket opens each directory once, for as long as the demo runs.
 func (d *demo) bucket(name string) (deploy.Bucket, error) {
-	return deploy.OpenDirectory(d.bucketDir(name), nil)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b := d.buckets[name]; b != nil {
+		return b, nil
+	}
+	b, err := deploy.OpenDirectory(d.bucketDir(name), nil)
+	if err != nil {
+		return nil, err
+	}
+	d.buckets[name] = b
+	return b, nil
+}
+
+func (d *demo) closeBuckets() error {
+	var errs []error
+	for _, b := range d.buckets {
+		errs = append(errs, b.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (d *demo) bucketDir(name string) string { return filepath.Join(d.dir, "sites", name) }
@@ -263,7 +285,12 @@ func (d *demo) sendOne(ctx context.Context, text, remote string) error {
 	if err != nil {
 		return err
 	}
-	return d.send(ctx, body)
+	p := m.Pair()
+	if err := d.watchPair(ctx, p); err != nil {
+		return err
+	}
+	// A claim request that carries its work.
+	return d.queues.Publish(unclaimed, message.NewMessage(watermill.NewUUID(), body))
 }
 
 // report says what came of a one-shot demo.

@@ -54,9 +54,9 @@ func (d *demo) sendLines(ctx context.Context) error {
 	}
 }
 
-// send publishes one message as the platform would: an interrupt goes to the
-// input queue; a command to the input queue of a project that is claimed, else to
-// the unclaimed queue, as a claim request that carries its work.
+// send publishes one message as the platform does: it goes to the input queue,
+// and then, if nobody holds the project, a claim request to the unclaimed queue.
+// What has no usable ids goes to the unclaimed queue itself.
 func (d *demo) send(ctx context.Context, body []byte) error {
 	msg := message.NewMessage(watermill.NewUUID(), body)
 	in, err := protocol.DecodeInput(body, protocol.Delivery{MessageID: msg.UUID})
@@ -80,9 +80,6 @@ func (d *demo) send(ctx context.Context, body []byte) error {
 	d.last = p
 	if err := d.watchPair(ctx, p); err != nil {
 		return err
-	}
-	if !d.active(ctx, p) {
-		return d.queues.Publish(unclaimed, msg)
 	}
 	if err := d.queues.Publish(d.names.Input(p), msg); err != nil || d.active(ctx, p) {
 		return err

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// failedError ends the program with code 1 after its message was shown: the
+// errUnsuccessful ends the program with code 1 after its message was shown: the
 // command ran, and its result is a failure.
 var errUnsuccessful = errors.New("the instruction was not carried out")
 

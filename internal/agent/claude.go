@@ -51,7 +51,7 @@ type Claude struct {
 	Timeout    time.Duration // of one run; zero means 30 min
 	// Idle is how long the model may be silent while its answer is awaited;
 	// zero means 5 min. The time tools take does not count.
-	Idle     time.Duration
+	Idle time.Duration
 	// Progress is told of each use of a tool; it must not block. Nil means
 	// nobody listens.
 	Progress func(Event)

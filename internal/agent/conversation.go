@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -182,7 +183,8 @@ func bringHome(job string, home *os.Root, id string) error {
 	if name == "" {
 		return nil
 	}
-	from, err := root.Open(name)
+	// Opening a pipe that was planted there would wait for ever.
+	from, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}

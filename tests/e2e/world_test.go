@@ -1,0 +1,295 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/webordinary/claude-code-container/examples"
+	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/tests/gitserver"
+	"github.com/webordinary/claude-code-container/tests/modelserver"
+)
+
+const (
+	repoName = "bakery.git"
+	apiKey   = "sk-ant-test-0123456789abcdef"
+	patience = 3 * time.Minute // for an answer: npm and the machine decide
+)
+
+// world is all that is around the worker.
+type world struct {
+	git   *gitserver.Server
+	model *modelserver.Server
+	repo  string // URL
+	dir   string // of the worker
+	env   []string
+}
+
+func newWorld(t *testing.T, env ...string) *world {
+	t.Helper()
+	w := &world{git: gitserver.Start(t), model: modelserver.Start(t), dir: filepath.Join(t.TempDir(), "demo")}
+	files := map[string]string{}
+	site, err := fs.Sub(examples.Site, "site")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = fs.WalkDir(site, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		body, err := fs.ReadFile(site, name)
+		files[name] = string(body)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.repo = w.git.Create(t, repoName, files)
+	w.env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), //nolint:forbidigo // what the worker finds its programs by
+		"ALLOWED_REPO_HOSTS=" + w.git.Host, "GITHUB_TOKEN=" + gitserver.Token,
+		"ANTHROPIC_BASE_URL=" + w.model.URL(), "ANTHROPIC_API_KEY=" + apiKey, "CLAUDE_PATH=" + programs.claude,
+		"LOG_LEVEL=debug",
+	}, env...)
+	for _, name := range []string{"npm_config_registry", "NPM_CONFIG_REGISTRY", "NODE_EXTRA_CA_CERTS", "npm_config_cafile"} {
+		if v := os.Getenv(name); v != "" { //nolint:forbidigo // how this machine reaches the registry
+			w.env = append(w.env, name+"="+v)
+		}
+	}
+	return w
+}
+
+// message is an InputMessage of amelia and scott with the fields that tests vary.
+func (w *world) message(thread, command, instruction string) map[string]any {
+	return map[string]any{
+		"type": "work", "sessionId": "session-1", "projectId": "amelia", "userId": "scott", "repoUrl": w.repo,
+		"threadId": thread, "commandId": command, "instruction": instruction, "timestamp": time.Now().UnixMilli(),
+	}
+}
+
+// worker is a running `demo --stdin`.
+type worker struct {
+	t       *testing.T
+	cmd     *exec.Cmd
+	stdin   io.WriteCloser
+	answers chan []byte
+	ended   chan error
+	mu      sync.Mutex
+	stderr  bytes.Buffer
+}
+
+func (w *world) start(t *testing.T, env ...string) *worker {
+	t.Helper()
+	return w.startBinary(t, programs.binary, env...)
+}
+
+func (w *world) startBinary(t *testing.T, binary string, env ...string) *worker {
+	t.Helper()
+	p := &worker{t: t, answers: make(chan []byte, 100), ended: make(chan error, 1)}
+	p.cmd = exec.CommandContext(t.Context(), binary, "demo", "--stdin", "--dir", w.dir)
+	p.cmd.Env = append(append([]string{}, w.env...), env...)
+	p.cmd.Stderr = p
+	p.cmd.WaitDelay = time.Second
+	var err error
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		in := bufio.NewReader(stdout)
+		for {
+			line, err := in.ReadBytes('\n')
+			if len(line) > 0 {
+				p.answers <- line
+			}
+			if err != nil {
+				break
+			}
+		}
+		close(p.answers)
+		p.ended <- p.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("what the worker said:\n%s", p.said())
+			t.Logf("its log:\n%s", tail(filepath.Join(w.dir, "log.jsonl"), 6000))
+		}
+	})
+	return p
+}
+
+func tail(path string, n int) []byte {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return b[max(0, len(b)-n):]
+}
+
+// Write takes the worker's standard error.
+func (p *worker) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.Write(b)
+}
+
+func (p *worker) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.String()
+}
+
+// send sends messages, one JSON object a line. A string is sent as it is.
+func (p *worker) send(messages ...any) {
+	p.t.Helper()
+	for _, m := range messages {
+		line, raw := m.(string)
+		if !raw {
+			b, err := json.Marshal(m)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			line = string(b)
+		}
+		if _, err := io.WriteString(p.stdin, line+"\n"); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// raw waits for the next answer's bytes.
+func (p *worker) raw() []byte {
+	p.t.Helper()
+	select {
+	case line, ok := <-p.answers:
+		if !ok {
+			p.t.Fatal("the worker ended without an answer")
+		}
+		return line
+	case <-time.After(patience):
+		p.t.Fatalf("no answer after %v", patience)
+	}
+	return nil
+}
+
+// answer waits for the next answer.
+func (p *worker) answer() protocol.OutputMessage {
+	p.t.Helper()
+	var out protocol.OutputMessage
+	if err := json.Unmarshal(p.raw(), &out); err != nil {
+		p.t.Fatal(err)
+	}
+	return out
+}
+
+// do sends one message and waits for its answer.
+func (p *worker) do(m map[string]any) protocol.OutputMessage {
+	p.t.Helper()
+	p.send(m)
+	out := p.answer()
+	if out.CommandID != m["commandId"] {
+		p.t.Fatalf("an answer for %q, want one for %q", out.CommandID, m["commandId"])
+	}
+	return out
+}
+
+// finish ends the input and waits until everything sent is worked off.
+func (p *worker) finish() {
+	p.t.Helper()
+	if err := p.stdin.Close(); err != nil {
+		p.t.Fatal(err)
+	}
+	select {
+	case err := <-p.ended:
+		if err != nil {
+			p.t.Fatalf("the worker ended with %v", err)
+		}
+		p.ended <- nil
+	case <-time.After(patience):
+		p.t.Fatal("the worker does not end")
+	}
+	if line, more := <-p.answers; more {
+		p.t.Fatalf("an answer too many: %s", line)
+	}
+}
+
+// kill ends the worker as a crash would, and waits.
+func (p *worker) kill() {
+	p.cmd.Process.Kill() //nolint:errcheck // it may have ended
+	err := <-p.ended
+	p.ended <- err
+}
+
+// killed waits until the worker ended itself by SIGKILL.
+func (p *worker) killed() {
+	p.t.Helper()
+	select {
+	case err := <-p.ended:
+		p.ended <- err
+		if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+			p.t.Fatalf("the worker ended with %v, want SIGKILL", err)
+		}
+	case <-time.After(patience):
+		p.t.Fatal("the worker was not killed")
+	}
+}
+
+// page returns a file of the live site; empty if it is not there.
+func (w *world) page(name string) string {
+	b, err := os.ReadFile(filepath.Join(w.dir, "sites", "edit.amelia.webordinary.com", name))
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// show returns a file on a branch of the remote; empty if it is not there.
+func (w *world) show(t *testing.T, branch, file string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "git", "show", branch+":"+file)
+	cmd.Dir = w.git.Bare(repoName)
+	out, err := cmd.Output()
+	if err != nil {
+		return ""
+	}
+	return string(out)
+}
+
+// log returns the subjects of a branch's commits since main, newest first.
+func (w *world) log(t *testing.T, branch string) []string {
+	t.Helper()
+	out := gitserver.Git(t, w.git.Bare(repoName), "log", "--format=%s", "main.."+branch)
+	if out == "" {
+		return nil
+	}
+	return strings.Split(out, "\n")
+}
+
+func (w *world) head(t *testing.T, branch string) string {
+	t.Helper()
+	return gitserver.Git(t, w.git.Bare(repoName), "rev-parse", branch)
+}
+
+// commitMessage returns a commit's author, message and trailers.
+func (w *world) commitMessage(t *testing.T, sha string) string {
+	t.Helper()
+	return gitserver.Git(t, w.git.Bare(repoName), "log", "-1", "--format=%an <%ae>%n%B", sha)
+}
