@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -81,8 +82,8 @@ type CloudWatch struct {
 	Namespace string
 	// Attrs gives further members for a message's line, such as its ids. It is
 	// called before the handler. Strings are made printable and cut at 256
-	// bytes; one that has no name, or that of a member above, is left out. nil
-	// means none.
+	// bytes; one that has no name, or that of a member before it, is left out.
+	// nil means none.
 	Attrs func(*message.Message) []slog.Attr
 	// Redact removes secrets from the text of an error; nil means it stays as
 	// it is.
@@ -104,10 +105,14 @@ func (c CloudWatch) Middleware(h message.HandlerFunc) message.HandlerFunc {
 		err = errNoReturn
 		defer func() { // also when the handler panics, which goes on to the Router
 			now := c.Now()
+			published := len(produced)
+			if err != nil {
+				published = 0 // the Router drops them
+			}
 			line := slog.NewRecord(now, slog.LevelInfo, "message handled", 0)
 			line.AddAttrs(
 				slog.Float64("duration", float64(now.Sub(began).Microseconds())/1000),
-				slog.Int("produced", len(produced)),
+				slog.Int("produced", published),
 			)
 			c.describe(outer, &line, rec, err)
 			line.AddAttrs(attrs...)
@@ -151,7 +156,7 @@ func (c CloudWatch) describe(ctx context.Context, line *slog.Record, rec *record
 		slog.String("outcome", outcome),
 		slog.Int("attempt", max(rec.attempts, 1)),
 		slog.Int("messages", 1),
-		slog.Any("_aws", c.metrics(line.Time)),
+		slog.Any("_aws", c.metrics(line.Time)), //nolint:sloglint // the format's name
 	)
 	if rec.correlationID != "" {
 		line.AddAttrs(slog.String("correlation_id", rec.correlationID))
@@ -164,21 +169,23 @@ func (c CloudWatch) describe(ctx context.Context, line *slog.Record, rec *record
 	if outcome != OutcomeHandedBack {
 		line.AddAttrs(slog.String("failure", failureOf(failure)))
 	}
-	var p *PanicError
-	if errors.As(failure, &p) {
+	if p, ok := errors.AsType[*PanicError](failure); ok {
 		line.AddAttrs(slog.String("stack", clip(c.Redact(string(p.Stack)), maxStack)))
 	}
 }
 
 // attrs returns what Attrs gives, made fit.
 func (c CloudWatch) attrs(msg *message.Message) []slog.Attr {
+	taken := []string{
+		"", slog.TimeKey, slog.LevelKey, slog.MessageKey, "handler", "topic", "message_id", "correlation_id", "outcome",
+		"failure", "error", "stack", "duration", "attempt", "produced", "messages", "_aws",
+	}
 	var attrs []slog.Attr
 	for _, a := range c.Attrs(msg) {
-		switch a.Key {
-		case "", slog.TimeKey, slog.LevelKey, slog.MessageKey, "handler", "topic", "message_id", "correlation_id", "outcome",
-			"failure", "error", "stack", "duration", "attempt", "produced", "messages", "_aws":
+		if slices.Contains(taken, a.Key) {
 			continue // a name twice in an object would spoil the record
 		}
+		taken = append(taken, a.Key)
 		a.Value = a.Value.Resolve()
 		if a.Value.Kind() == slog.KindString {
 			a.Value = slog.StringValue(printable(a.Value.String(), maxID))
@@ -202,9 +209,9 @@ func outcomeOf(ctx context.Context, rec *record, err error) (string, error) {
 }
 
 func failureOf(err error) string {
-	var p *PanicError
+	_, panicked := errors.AsType[*PanicError](err)
 	switch {
-	case errors.As(err, &p), errors.Is(err, errNoReturn):
+	case panicked, errors.Is(err, errNoReturn):
 		return FailurePanic
 	case IsPermanent(err):
 		return FailurePermanent

@@ -3,10 +3,13 @@ package middleware_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 )
 
 var (
@@ -20,9 +23,9 @@ func failing(err error) message.HandlerFunc {
 }
 
 // newMessage makes a message with a payload and pairs of metadata.
-func newMessage(t testing.TB, payload string, metadata ...string) *message.Message {
-	t.Helper()
-	msg := message.NewMessageWithContext(t.Context(), "uuid-1", []byte(payload))
+func newMessage(tb testing.TB, payload string, metadata ...string) *message.Message {
+	tb.Helper()
+	msg := message.NewMessageWithContext(tb.Context(), "uuid-1", []byte(payload))
 	for i := 0; i < len(metadata); i += 2 {
 		msg.Metadata.Set(metadata[i], metadata[i+1])
 	}
@@ -30,9 +33,9 @@ func newMessage(t testing.TB, payload string, metadata ...string) *message.Messa
 }
 
 // cancelled is a context that ended with a cause.
-func cancelled(t testing.TB, cause error) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithCancelCause(t.Context())
+func cancelled(tb testing.TB, cause error) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithCancelCause(tb.Context())
 	cancel(cause)
 	return ctx
 }
@@ -71,8 +74,33 @@ func (p *topics) count() int {
 
 // chain puts middleware around a handler, outermost first.
 func chain(h message.HandlerFunc, middlewares ...message.HandlerMiddleware) message.HandlerFunc {
-	for i := len(middlewares) - 1; i >= 0; i-- {
-		h = middlewares[i](h)
+	for _, m := range slices.Backward(middlewares) {
+		h = m(h)
 	}
 	return h
+}
+
+// newRouter makes a Router and queues in memory.
+func newRouter(tb testing.TB) (*message.Router, *gochannel.GoChannel) {
+	tb.Helper()
+	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return router, gochannel.NewGoChannel(gochannel.Config{BlockPublishUntilSubscriberAck: true}, watermill.NopLogger{})
+}
+
+// runOnce runs a Router until do returns and what was published is handled.
+func runOnce(tb testing.TB, router *message.Router, do func()) {
+	tb.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- router.Run(tb.Context()) }()
+	<-router.Running()
+	do()
+	if err := router.Close(); err != nil {
+		tb.Error(err)
+	}
+	if err := <-ended; err != nil {
+		tb.Error(err)
+	}
 }

@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -64,6 +65,7 @@ func (p PoisonQueue) Middleware(h message.HandlerFunc) message.HandlerFunc {
 		outer := msg.Context()
 		defer msg.SetContext(outer)
 		dead := msg.CopyWithContext() // as it came: handlers may alter it
+		dead.Payload = bytes.Clone(msg.Payload)
 		rec := keepRecord(msg)
 		produced, err := h(msg)
 		if err == nil || handedBack(outer, err) {
@@ -110,6 +112,7 @@ func (p PoisonQueue) describe(dead *message.Message, rec *record, err error) {
 		PoisonAttempts: strconv.Itoa(max(rec.attempts, 1)),
 		PoisonTime:     p.Now().UTC().Format(time.RFC3339),
 	} {
+		delete(dead.Metadata, key) // of an earlier time in a dead-letter topic
 		if value != "" {
 			dead.Metadata.Set(key, value)
 		}

@@ -69,8 +69,7 @@ func TestRecovererPanicNil(t *testing.T) {
 	_, err := middleware.Recoverer{}.Middleware(func(*message.Message) ([]*message.Message, error) {
 		panic(nil) //nolint:govet // on purpose
 	})(newMessage(t, ""))
-	var p *runtime.PanicNilError
-	if !errors.As(err, &p) {
+	if _, ok := errors.AsType[*runtime.PanicNilError](err); !ok {
 		t.Errorf("error %v, want a *runtime.PanicNilError", err)
 	}
 }

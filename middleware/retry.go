@@ -22,8 +22,8 @@ import (
 //
 // Each attempt begins with the context that the message came with.
 type Retry struct {
-	// Attempts is how often the handler runs at most; zero means 3, one means
-	// that nothing is tried again.
+	// Attempts is how often the handler runs at most; zero means 3, one or
+	// less than zero means that nothing is tried again.
 	Attempts int
 	// InitialBackoff bounds the first pause; zero means 500 ms. A negative one
 	// means that nothing but RetryAfter makes a pause.

@@ -34,39 +34,51 @@ func TestRetryAttemptsAndPauses(t *testing.T) {
 		{"full jitter", middleware.Retry{Random: always(0.25)}, []error{errDown}, []time.Duration{125 * ms, 250 * ms}, errDown},
 		{"no luck at all", middleware.Retry{Random: always(0)}, []error{errDown}, []time.Duration{0, 0}, errDown},
 		{
-			"bounded", middleware.Retry{Attempts: 5, InitialBackoff: 100 * ms, MaxBackoff: 1500 * ms, Multiplier: 3, Random: nearlyOne},
+			"bounded",
+			middleware.Retry{Attempts: 5, InitialBackoff: 100 * ms, MaxBackoff: 1500 * ms, Multiplier: 3, Random: nearlyOne},
 			[]error{errDown},
-			[]time.Duration{100 * ms, 300 * ms, 900 * ms, 1500 * ms}, errDown,
+			[]time.Duration{100 * ms, 300 * ms, 900 * ms, 1500 * ms},
+			errDown,
 		},
 		{
-			"first pause bounded", middleware.Retry{Attempts: 2, InitialBackoff: time.Hour, MaxBackoff: time.Minute, Random: nearlyOne},
+			"first pause bounded",
+			middleware.Retry{Attempts: 2, InitialBackoff: time.Hour, MaxBackoff: time.Minute, Random: nearlyOne},
 			[]error{errDown},
-			[]time.Duration{time.Minute}, errDown,
+			[]time.Duration{time.Minute},
+			errDown,
 		},
 		{"one attempt", middleware.Retry{Attempts: 1}, []error{errDown}, nil, errDown},
 		{"no pauses", middleware.Retry{InitialBackoff: -1, Random: nearlyOne}, []error{errDown}, []time.Duration{0, 0}, errDown},
 		{"permanent", middleware.Retry{}, []error{middleware.Permanent(errDown)}, nil, errDown},
 		{
-			"permanent at last", middleware.Retry{Random: nearlyOne},
+			"permanent at last",
+			middleware.Retry{Random: nearlyOne},
 			[]error{errStop, middleware.Permanent(errDown)},
-			[]time.Duration{500 * ms}, errDown,
+			[]time.Duration{500 * ms},
+			errDown,
 		},
 		{"handed back", middleware.Retry{}, []error{middleware.HandBack(errDown)}, nil, errDown},
 		{
-			"asked for", middleware.Retry{Attempts: 2, MaxBackoff: time.Second},
+			"asked for",
+			middleware.Retry{Attempts: 2, MaxBackoff: time.Second},
 			[]error{middleware.RetryAfter(errDown, time.Minute)},
-			[]time.Duration{time.Minute}, errDown,
+			[]time.Duration{time.Minute},
+			errDown,
 		},
 		{
-			"asked for less", middleware.Retry{Attempts: 2, Random: nearlyOne},
+			"asked for less",
+			middleware.Retry{Attempts: 2, Random: nearlyOne},
 			[]error{middleware.RetryAfter(errDown, ms)},
-			[]time.Duration{500 * ms}, errDown,
+			[]time.Duration{500 * ms},
+			errDown,
 		},
 		{
 			// The handler's own deadline is not the message's.
-			"deadline of its own", middleware.Retry{Attempts: 2, Random: nearlyOne},
+			"deadline of its own",
+			middleware.Retry{Attempts: 2, Random: nearlyOne},
 			[]error{context.DeadlineExceeded},
-			[]time.Duration{500 * ms}, context.DeadlineExceeded,
+			[]time.Duration{500 * ms},
+			context.DeadlineExceeded,
 		},
 	}
 	for _, tt := range tests {
@@ -126,7 +138,7 @@ func TestRetryNeverOutlivesTheContext(t *testing.T) {
 		{"before", 0, 1},
 		{"while the handler runs", 500 * time.Millisecond, 1},
 		{"while it waits", 2 * time.Second, 1},
-		{"just when the pause is over", 3 * time.Second, 1},
+		{"just before the pause is over", 3*time.Second - 1, 1},
 		{"while the second attempt runs", 3500 * time.Millisecond, 2},
 	}
 	for _, tt := range tests {
@@ -157,6 +169,27 @@ func TestRetryNeverOutlivesTheContext(t *testing.T) {
 			})
 		})
 	}
+}
+
+// At one instant the runtime chooses which comes first; here both have come when
+// the wait begins, again and again.
+func TestRetryHeedsAContextThatEndsWithThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 64 {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			msg := newMessage(t, "")
+			msg.SetContext(ctx)
+			runs := 0
+			retry := middleware.Retry{InitialBackoff: -1, OnRetry: func(*message.Message, error, int, time.Duration) { cancel(errStop) }}
+			_, err := retry.Middleware(func(*message.Message) ([]*message.Message, error) {
+				runs++
+				return nil, errDown
+			})(msg)
+			if runs != 1 || !errors.Is(err, errDown) || !errors.Is(err, errStop) {
+				t.Fatalf("ran %d times, error %v; want 1, and both errors", runs, err)
+			}
+		}
+	})
 }
 
 // deadlineIn is a context that ends after d.
