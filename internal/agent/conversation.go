@@ -212,7 +212,7 @@ func newestTranscript(root *os.Root, id string) string {
 	for _, p := range projects {
 		name := path.Join(projectsDir, p.Name(), id+".jsonl")
 		info, err := root.Lstat(name)
-		if err != nil || !p.IsDir() {
+		if err != nil || !p.IsDir() || !info.Mode().IsRegular() {
 			continue
 		}
 		if newest == "" || info.ModTime().After(when) {

@@ -44,8 +44,8 @@ func prepare(m *testing.M) (int, error) {
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	programs = tools{binary: filepath.Join(dir, "webordinary"), faulty: filepath.Join(dir, "webordinary-faults"), claude: claude}
 	for _, args := range [][]string{
-		{"build", "-race", "-o", programs.binary, "../../cmd/webordinary"},
-		{"build", "-race", "-tags", "faults", "-o", programs.faulty, "../../cmd/webordinary"},
+		{"build", "-o", programs.binary, "../../cmd/webordinary"},
+		{"build", "-tags", "faults", "-o", programs.faulty, "../../cmd/webordinary"},
 	} {
 		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("go %v: %w\n%s", args, err, out)
