@@ -6,4 +6,4 @@ import "embed"
 // Site is the repository of the demo, below "site".
 //
 //go:embed site/.gitignore site/astro.config.mjs site/package.json site/package-lock.json site/tsconfig.json site/public site/src
-var Site embed.FS //nolint:gochecknoglobals // go:embed needs one
+var Site embed.FS

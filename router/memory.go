@@ -259,7 +259,9 @@ func (s *memorySubscriber) Subscribe(ctx context.Context, name string) (<-chan *
 		defer close(out)
 		defer s.memory.unsubscribe(name)
 		defer cancel()
-		for s.gate(ctx) == nil && s.forward(ctx, name, in, out) {
+		more := true
+		for more && s.gate(ctx) == nil {
+			more = s.forward(ctx, name, in, out)
 		}
 	})
 	return out, nil

@@ -47,14 +47,14 @@ func (r *Router) open(_ context.Context, p protocol.Pair, l *claim.Lease) error 
 		Idle: r.config.IdleTimeout, Bind: t.bind,
 	})
 	topic := r.config.Names.Input(p)
-	messages, err := t.lane.Subscribe(r.ctx, topic)
+	messages, err := t.lane.Subscribe(r.ctx, topic) //nolint:contextcheck // the tenure outlives the message
 	if err != nil {
 		return err
 	}
 	r.n++
 	t.handler = r.router.AddHandler("instruction-"+strconv.Itoa(r.n), topic, subscription(messages),
 		r.config.Names.Output(p), &answers{t: t}, t.handle)
-	if err := r.router.RunHandlers(r.ctx); err != nil {
+	if err := r.router.RunHandlers(r.ctx); err != nil { //nolint:contextcheck // as above
 		return errors.Join(err, t.lane.Close())
 	}
 	r.tenures.Go(t.run)
@@ -105,7 +105,7 @@ func (t *tenure) run() {
 			t.lane.Cancel(claim.ErrLeaseLost)
 			t.close()
 			t.lease.Abandon()
-			t.log.Warn("project lost: the lease ran out") //nolint:sloglint // no context belongs to it
+			t.log.Warn("project lost: the lease ran out")
 			return
 		}
 	}

@@ -122,8 +122,8 @@ func finish(lines []string, r Request) string {
 	text := strings.Trim(strings.Join(lines, "\n"), "\n")
 	for _, dir := range []string{r.Site, r.Job, r.Cache} {
 		names := []string{filepath.Clean(dir)}
-		if real, err := filepath.EvalSymlinks(dir); err == nil && real != names[0] {
-			names = append(names, real)
+		if target, err := filepath.EvalSymlinks(dir); err == nil && target != names[0] {
+			names = append(names, target)
 		}
 		for _, name := range names {
 			text = strings.ReplaceAll(text, "file://"+name+"/", "")

@@ -49,7 +49,7 @@ func (s *site) install(ctx context.Context, result *Result) error {
 	before := s.hash(lockFile)
 	s.forget(ctx)
 	if err := s.root.Rename(imageCache, imageRescue); err == nil {
-		s.log(ctx, "image cache set aside")
+		s.logger().DebugContext(ctx, "image cache set aside")
 	}
 	if err := s.npmInstall(ctx); err != nil {
 		return err
@@ -74,15 +74,14 @@ func (s *site) npmInstall(ctx context.Context) error {
 		if err == nil || !strings.Contains(out.stderr.String(), "EUSAGE") {
 			return s.installError(out, err)
 		}
-		s.log(ctx, "lock file does not fit package.json")
+		s.logger().DebugContext(ctx, "lock file does not fit package.json")
 	}
 	out, err := s.run(ctx, "npm", append([]string{"install"}, flags...)...)
 	return s.installError(out, err)
 }
 
 func (s *site) installError(out *output, err error) error {
-	var exit *process.ExitError
-	if !errors.As(err, &exit) {
+	if _, ok := errors.AsType[*process.ExitError](err); !ok {
 		return err
 	}
 	return &Error{CodeInstall, "The packages could not be installed.\n" + explainNpm(out, s.request)}
@@ -104,7 +103,7 @@ func (s *site) inputs(ctx context.Context) (string, error) {
 		return "", err
 	}
 	h := sha256.New()
-	add := func(name, value string) { fmt.Fprintf(h, "%s %d %s\n", name, len(value), value) }
+	add := func(name, value string) { fmt.Fprintf(h, "%s %d %s\n", name, len(value), value) } //nolint:errcheck // a hash takes everything
 	for _, name := range []string{
 		"dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "bundleDependencies",
 		"bundledDependencies", "overrides", "engines", "allowScripts",
@@ -170,8 +169,8 @@ func (s *site) remember(now stamp) error {
 
 // forget makes the next build install.
 func (s *site) forget(ctx context.Context) {
-	if err := os.Remove(s.stampFile()); err != nil && !errors.Is(err, fs.ErrNotExist) && s.Log != nil {
-		s.Log.WarnContext(ctx, "stamp of the install not removed", slog.Any("error", err))
+	if err := os.Remove(s.stampFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.logger().WarnContext(ctx, "stamp of the install not removed", slog.Any("error", err))
 	}
 }
 

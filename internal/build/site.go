@@ -170,7 +170,7 @@ func (s *site) run(ctx context.Context, program string, args ...string) (*output
 	var exit *process.ExitError
 	switch {
 	case err == nil:
-		s.log(ctx, "build step done", slog.String("command", command), slog.Duration("duration", result.Duration))
+		s.logger().DebugContext(ctx, "build step done", slog.String("command", command), slog.Duration("duration", result.Duration))
 		return &out, nil
 	case errors.Is(err, errTimeout):
 		return &out, &Error{CodeTimeout, fmt.Sprintf("%q was stopped: it took longer than %s.", command, timeout)}
@@ -218,9 +218,9 @@ func (s *site) build(ctx context.Context) error {
 	return nil
 }
 
-func (s *site) log(ctx context.Context, message string, attrs ...slog.Attr) {
-	if s.Log != nil {
-		s.Log.LogAttrs(ctx, slog.LevelDebug, message, attrs...)
+func (s *site) logger() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
 	}
+	return s.Log
 }
-

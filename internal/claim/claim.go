@@ -129,7 +129,7 @@ func (c *Claims) Acquire(ctx context.Context, key string) (*Lease, error) {
 	case err != nil:
 		return nil, fmt.Errorf("claim %s: %w", key, err)
 	}
-	return newLease(c, next, start), nil
+	return newLease(c, next, start), nil //nolint:contextcheck // a lease outlives the message that brought it
 }
 
 // Free returns nil if Acquire would take the project now, and its error if not.

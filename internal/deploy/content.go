@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"path"
 	"strings"
 )
@@ -58,7 +59,7 @@ func isHash(s string, atLeast int) bool {
 // contentType is a table of our own: the one of the operating system differs
 // from machine to machine, and a slim image has none.
 func contentType(key string) string {
-	if t := textType(key); t != "" {
+	if t := cmp.Or(textType(key), mediaType(key)); t != "" {
 		return t
 	}
 	switch strings.ToLower(path.Ext(key)) {
@@ -94,6 +95,15 @@ func contentType(key string) string {
 		return "application/zip"
 	case ".gz":
 		return "application/gzip"
+	case ".glb":
+		return "model/gltf-binary"
+	}
+	return "application/octet-stream"
+}
+
+// mediaType is the part of the table for what is played.
+func mediaType(key string) string {
+	switch strings.ToLower(path.Ext(key)) {
 	case ".mp4", ".m4v":
 		return "video/mp4"
 	case ".webm":
@@ -112,10 +122,8 @@ func contentType(key string) string {
 		return "audio/wav"
 	case ".flac":
 		return "audio/flac"
-	case ".glb":
-		return "model/gltf-binary"
 	}
-	return "application/octet-stream"
+	return ""
 }
 
 // textType is the part of the table for what people write.

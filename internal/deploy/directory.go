@@ -248,7 +248,7 @@ func (d *Directory) remove(key string) error {
 	defer d.mu.Unlock()
 	info, err := d.site.Lstat(key)
 	if err != nil || info.IsDir() {
-		return nil //nolint:nilerr // no such object: nothing to do
+		return nil
 	}
 	if err := d.site.Remove(key); err != nil {
 		return err

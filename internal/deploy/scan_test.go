@@ -20,21 +20,21 @@ import (
 type site map[string]string
 
 // write makes dir hold the site and nothing else.
-func (s site) write(t testing.TB, dir string) string {
-	t.Helper()
+func (s site) write(tb testing.TB, dir string) string {
+	tb.Helper()
 	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for key, content := range s {
 		name := filepath.Join(dir, filepath.FromSlash(key))
 		if err := os.MkdirAll(filepath.Dir(name), 0o750); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return dir

@@ -77,17 +77,17 @@ func mustSync(t *testing.T, b deploy.Bucket, s site, o deploy.Options) deploy.Re
 }
 
 // contents is what a directory bucket holds.
-func contents(t testing.TB, d *deploy.Directory) site {
-	t.Helper()
-	objects, err := d.List(t.Context())
+func contents(tb testing.TB, d *deploy.Directory) site {
+	tb.Helper()
+	objects, err := d.List(tb.Context())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	out := site{}
 	for _, o := range objects {
 		_, body, err := d.Get(o.Key)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		out[o.Key] = string(body)
 	}

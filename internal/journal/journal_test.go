@@ -89,7 +89,7 @@ func ExampleJournal() {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(root)
+	defer os.RemoveAll(root) //nolint:errcheck // a temporary directory
 	store, err := journal.NewDirectory(journal.DirectoryConfig{
 		Root:    root,
 		Current: func(context.Context, string) (int64, error) { return 7, nil }, // from the claim row

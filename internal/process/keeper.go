@@ -62,7 +62,7 @@ type keeper struct {
 }
 
 func (k *keeper) run(path string, argv []string) {
-	child, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
+	child, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{ //nolint:gosec // to run what it is told is what it is for
 		Env:   os.Environ(), //nolint:forbidigo // the keeper's environment is what the worker chose for the child
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setpgid: true},

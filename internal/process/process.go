@@ -119,7 +119,7 @@ type kept struct {
 	cmd     *exec.Cmd
 	control *os.File // a byte means TERM, its end means KILL
 	status  *os.File // the keeper's record
-	done    chan error
+	done    chan struct{}
 }
 
 func (r *Runner) start(path string, c Command) (*kept, error) {
@@ -148,8 +148,11 @@ func (r *Runner) start(path string, c Command) (*kept, error) {
 		statusR.Close()  //nolint:errcheck // the first error counts
 		return nil, fmt.Errorf("keeper %s: %w", r.Keeper[0], err)
 	}
-	k := &kept{cmd: cmd, control: controlW, status: statusR, done: make(chan error, 1)}
-	go func() { k.done <- cmd.Wait() }()
+	k := &kept{cmd: cmd, control: controlW, status: statusR, done: make(chan struct{})}
+	go func() {
+		defer close(k.done)
+		cmd.Wait() //nolint:errcheck // how it ended, the status says
+	}()
 	return k, nil
 }
 

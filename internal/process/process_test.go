@@ -98,7 +98,7 @@ func TestEnvironmentIsNotInherited(t *testing.T) {
 func TestNotFound(t *testing.T) {
 	r := processtest.Runner(t)
 	notProgram := filepath.Join(t.TempDir(), "x")
-	if err := os.WriteFile(notProgram, []byte("not a program"), 0o700); err != nil { //nolint:gosec // it must look executable
+	if err := os.WriteFile(notProgram, []byte("not a program"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"no-such-program", "/no/such/program", t.TempDir(), notProgram} {
@@ -208,7 +208,7 @@ func TestTreeDiesWithTheWorker(t *testing.T) {
 			}
 			eventually(t, func() bool { return len(alive(t)) == 0 })
 			cancel()
-			<-done
+			<-done //nolint:errcheck // it failed, or the process was killed
 		})
 	}
 }
@@ -246,7 +246,7 @@ func TestEnviron(t *testing.T) {
 func TestTail(t *testing.T) {
 	tail := process.Tail{Max: 5}
 	for _, s := range []string{"abc", "defg", ""} {
-		fmt.Fprint(&tail, s)
+		fmt.Fprint(&tail, s) //nolint:errcheck // a Tail takes everything
 	}
 	if tail.String() != "cdefg" {
 		t.Errorf("kept %q", tail.String())

@@ -122,7 +122,7 @@ func (w *Workspace) checkout(ctx context.Context, owner string) error {
 		return err
 	}
 	w.base = w.head
-	if err := w.writeChildGit(ctx); err != nil {
+	if err := w.writeChildGit(); err != nil {
 		return err
 	}
 	return w.writeState("current.json", current{Branch: w.branch, Owner: owner, Base: w.base})
@@ -162,7 +162,7 @@ func (w *Workspace) saveLeftovers(ctx context.Context, cur current, r Request) e
 
 // writeChildGit gives the children a repository to look at: our objects by
 // reference, the branch, and the index. Nothing of it is read by us.
-func (w *Workspace) writeChildGit(ctx context.Context) error {
+func (w *Workspace) writeChildGit() error {
 	dir := filepath.Join(w.Site(), ".git")
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove the old site/.git: %w", err)

@@ -81,11 +81,11 @@ func (w *Workspace) Commit(ctx context.Context, r CommitRequest) (Commit, error)
 	if err != nil {
 		return Commit{}, err
 	}
-	return Commit{SHA: sha, Files: files, Left: left}, w.moveTo(ctx, sha)
+	return Commit{SHA: sha, Files: files, Left: left}, w.moveTo(sha)
 }
 
 // moveTo makes a commit of the checkout's tree the head.
-func (w *Workspace) moveTo(ctx context.Context, sha string) error {
+func (w *Workspace) moveTo(sha string) error {
 	if err := w.setRef(w.branch, sha); err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (w *Workspace) moveTo(ctx context.Context, sha string) error {
 			return err
 		}
 	}
-	return w.writeChildGit(ctx)
+	return w.writeChildGit()
 }
 
 // Files lists what differs between two commits or trees, sorted.

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/go-git/go-billy/v5/osfs"
 	git "github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -19,8 +20,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"github.com/go-git/go-git/v5/storage/filesystem"
-
-	"github.com/go-git/go-billy/v5/osfs"
 
 	"github.com/webordinary/claude-code-container/internal/process"
 )
@@ -40,8 +39,7 @@ func (e *gitError) Unwrap() error { return e.err }
 
 // exitCode is the code of a git program that ran and failed, else -1.
 func exitCode(err error) int {
-	var e *process.ExitError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*process.ExitError](err); ok {
 		return e.Result.ExitCode
 	}
 	return -1

@@ -193,7 +193,7 @@ func (s *Store) Open(ctx context.Context, r Request) (*Workspace, error) {
 		if w.head, err = w.localHead(ctx); err != nil {
 			return nil, err
 		}
-		return w, w.writeChildGit(ctx)
+		return w, w.writeChildGit()
 	}
 	if err := w.saveLeftovers(ctx, cur, r); err != nil {
 		return nil, err
@@ -291,7 +291,7 @@ func (w *Workspace) heal() error {
 			return filepath.SkipDir
 		}
 		if strings.HasSuffix(d.Name(), ".lock") {
-			return os.Remove(path)
+			return os.Remove(path) //nolint:gosec // no child can write to this directory
 		}
 		return nil
 	})
@@ -341,7 +341,7 @@ func (s *Store) removeOldAsides(dir string) {
 }
 
 func (w *Workspace) readState(name string, into any) error {
-	body, err := os.ReadFile(filepath.Join(w.dir, "worker", name))
+	body, err := os.ReadFile(filepath.Join(w.dir, "worker", name)) //nolint:gosec // a name of ours, where no child can write
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

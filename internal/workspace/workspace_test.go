@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) {
 	workspace.NoRedirects(client.InstallProtocol)
-	os.Exit(m.Run())
+	m.Run()
 }
 
 type fixture struct {

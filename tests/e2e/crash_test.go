@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	. "github.com/webordinary/claude-code-container/tests/modelserver" //nolint:revive // the scripts read like scripts
 	"github.com/webordinary/claude-code-container/tests/gitserver"
+	. "github.com/webordinary/claude-code-container/tests/modelserver" //nolint:revive // the scripts read like scripts
 )
 
 // TestKilledAfterEachStep kills the worker with SIGKILL after each mark of the
@@ -48,7 +48,7 @@ func TestKilledAfterEachStep(t *testing.T) {
 			if d := cmp.Diff([]string{text}, w.log(t, "thread-t-"+mark)); d != "" {
 				t.Error("commits:", d)
 			}
-			if !strings.Contains(w.page("index.html"), ">after-"+mark+"<") {
+			if !strings.Contains(w.page(), ">after-"+mark+"<") {
 				t.Error("the live page lacks the change")
 			}
 		})

@@ -40,7 +40,7 @@ func TestEditAndDeploy(t *testing.T) {
 	if d := cmp.Diff(want, out); d != "" {
 		t.Errorf("answer (-want +got):\n%s", d)
 	}
-	if !strings.Contains(w.page("index.html"), "Bakery") {
+	if !strings.Contains(w.page(), "Bakery") {
 		t.Error("the site is not live")
 	}
 	if d := cmp.Diff([]string{"Make the header blue"}, w.log(t, "thread-t-1")); d != "" {
@@ -70,7 +70,7 @@ func TestTwoCommandsAccumulate(t *testing.T) {
 	if d := cmp.Diff([]string{"second", "first"}, w.log(t, "thread-t-1")); d != "" {
 		t.Error(d)
 	}
-	if page := w.page("index.html"); !strings.Contains(page, ">one</p>") || !strings.Contains(page, ">two</p>") {
+	if page := w.page(); !strings.Contains(page, ">one</p>") || !strings.Contains(page, ">two</p>") {
 		t.Error("the live page lacks one of the changes")
 	}
 	if !w.sawConversation("second", "Done one.") {
@@ -96,7 +96,7 @@ func TestThreadsStayIsolated(t *testing.T) {
 	if d := cmp.Diff([]string{"b-one"}, w.log(t, "thread-b")); d != "" {
 		t.Error("a new thread carries the previous thread's work:", d)
 	}
-	page := w.page("index.html")
+	page := w.page()
 	if !strings.Contains(page, "a-one") || !strings.Contains(page, "a-two") || strings.Contains(page, "b-one") {
 		t.Error("the live page is not that of thread a")
 	}
@@ -117,7 +117,7 @@ func TestNoChange(t *testing.T) {
 	if out.Branch != "thread-t-1" || out.CommitID != w.head(t, "main") {
 		t.Errorf("branch %q at %q, want the branch's head", out.Branch, out.CommitID)
 	}
-	if w.page("index.html") != "" {
+	if w.page() != "" {
 		t.Error("a first command that changes nothing was deployed")
 	}
 	if slices.ContainsFunc(w.git.Requests(), func(r string) bool { return strings.Contains(r, "receive-pack") }) {
@@ -137,12 +137,12 @@ func TestFailingBuildThenAFix(t *testing.T) {
 	if lines := strings.Count(out.Error, "\n") + 1; !strings.Contains(out.Error, "Footer.astro") || lines > 12 || strings.Contains(out.Error, w.dir) {
 		t.Errorf("the error is not for a person:\n%s", out.Error)
 	}
-	if out.CommitID != w.head(t, "thread-t-1") || w.page("index.html") != "" {
+	if out.CommitID != w.head(t, "thread-t-1") || w.page() != "" {
 		t.Error("want the work on its branch and nothing deployed")
 	}
 	out = p.do(w.message("t-1", "c-2", "mend it"))
 	p.finish()
-	if !out.Success || !out.BuildSuccess || !out.DeploySuccess || !strings.Contains(w.page("index.html"), "mended") {
+	if !out.Success || !out.BuildSuccess || !out.DeploySuccess || !strings.Contains(w.page(), "mended") {
 		t.Errorf("answer %+v", out)
 	}
 }

@@ -76,7 +76,7 @@ func TestInterrupted(t *testing.T) {
 			if !w.sawConversation(next, "interrupted") || !w.sawConversation(next, old) {
 				t.Error("the newer command was not told what was cut off, in the same conversation")
 			}
-			if !strings.Contains(w.page("index.html"), "mark-"+id) {
+			if !strings.Contains(w.page(), "mark-"+id) {
 				t.Error("the newer command's work is not live")
 			}
 		})

@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		code = 1
 	}
-	os.Exit(code) //nolint:forbidigo // this is a main
+	os.Exit(code)
 }
 
 func prepare(m *testing.M) (int, error) {
@@ -47,7 +48,7 @@ func prepare(m *testing.M) (int, error) {
 		{"build", "-o", programs.binary, "../../cmd/webordinary"},
 		{"build", "-tags", "faults", "-o", programs.faulty, "../../cmd/webordinary"},
 	} {
-		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(context.Background(), "go", args...).CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("go %v: %w\n%s", args, err, out)
 		}
 	}

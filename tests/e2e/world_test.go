@@ -36,7 +36,7 @@ type world struct {
 	env   []string
 }
 
-func newWorld(t *testing.T, env ...string) *world {
+func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{git: gitserver.Start(t), model: modelserver.Start(t), dir: filepath.Join(t.TempDir(), "demo")}
 	files := map[string]string{}
@@ -56,14 +56,14 @@ func newWorld(t *testing.T, env ...string) *world {
 		t.Fatal(err)
 	}
 	w.repo = w.git.Create(t, repoName, files)
-	w.env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), //nolint:forbidigo // what the worker finds its programs by
+	w.env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(),
 		"ALLOWED_REPO_HOSTS=" + w.git.Host, "GITHUB_TOKEN=" + gitserver.Token,
 		"ANTHROPIC_BASE_URL=" + w.model.URL(), "ANTHROPIC_API_KEY=" + apiKey, "CLAUDE_PATH=" + programs.claude,
 		"LOG_LEVEL=debug",
-	}, env...)
+	}
 	for _, name := range []string{"npm_config_registry", "NPM_CONFIG_REGISTRY", "NODE_EXTRA_CA_CERTS", "npm_config_cafile"} {
-		if v := os.Getenv(name); v != "" { //nolint:forbidigo // how this machine reaches the registry
+		if v := os.Getenv(name); v != "" {
 			w.env = append(w.env, name+"="+v)
 		}
 	}
@@ -252,25 +252,13 @@ func (p *worker) killed() {
 	}
 }
 
-// page returns a file of the live site; empty if it is not there.
-func (w *world) page(name string) string {
-	b, err := os.ReadFile(filepath.Join(w.dir, "sites", "edit.amelia.webordinary.com", name))
+// page returns the live site's first page; empty if there is none.
+func (w *world) page() string {
+	b, err := os.ReadFile(filepath.Join(w.dir, "sites", "edit.amelia.webordinary.com", "index.html"))
 	if err != nil {
 		return ""
 	}
 	return string(b)
-}
-
-// show returns a file on a branch of the remote; empty if it is not there.
-func (w *world) show(t *testing.T, branch, file string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "git", "show", branch+":"+file)
-	cmd.Dir = w.git.Bare(repoName)
-	out, err := cmd.Output()
-	if err != nil {
-		return ""
-	}
-	return string(out)
 }
 
 // log returns the subjects of a branch's commits since main, newest first.

@@ -31,14 +31,14 @@ type Server struct {
 }
 
 // Start starts a server that ends with the test.
-func Start(t testing.TB) *Server {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	out, err := exec.CommandContext(tb.Context(), "git", "--exec-path").Output()
 	backend := filepath.Join(strings.TrimSpace(string(out)), "git-http-backend")
 	if _, serr := os.Stat(backend); err != nil || serr != nil {
-		t.Fatalf("git http-backend is missing; apt-get install git (%v, %v)", err, serr)
+		tb.Fatalf("git http-backend is missing; apt-get install git (%v, %v)", err, serr)
 	}
-	s := &Server{Root: t.TempDir()}
+	s := &Server{Root: tb.TempDir()}
 	token := Token
 	s.token.Store(&token)
 	handler := &cgi.Handler{
@@ -61,7 +61,7 @@ func Start(t testing.TB) *Server {
 		}
 		handler.ServeHTTP(w, r)
 	}))
-	t.Cleanup(server.Close)
+	tb.Cleanup(server.Close)
 	s.URL, s.Host = server.URL, strings.TrimPrefix(server.URL, "http://")
 	return s
 }
@@ -91,59 +91,59 @@ func (s *Server) Requests() []string {
 
 // Create makes a repository whose branch main holds the files, and returns its
 // URL.
-func (s *Server) Create(t testing.TB, name string, files map[string]string) string {
-	t.Helper()
+func (s *Server) Create(tb testing.TB, name string, files map[string]string) string {
+	tb.Helper()
 	bare := filepath.Join(s.Root, name)
-	Git(t, s.Root, "init", "--quiet", "--bare", "--initial-branch=main", bare)
-	Git(t, bare, "config", "http.receivepack", "true")
-	s.Commit(t, name, "main", "first", files)
+	Git(tb, s.Root, "init", "--quiet", "--bare", "--initial-branch=main", bare)
+	Git(tb, bare, "config", "http.receivepack", "true")
+	s.Commit(tb, name, "main", "first", files)
 	return s.URL + "/" + name
 }
 
 // Commit adds a commit to a branch as somebody else would. An empty content
 // removes the file.
-func (s *Server) Commit(t testing.TB, name, branch, message string, files map[string]string) string {
-	t.Helper()
-	bare, work := filepath.Join(s.Root, name), t.TempDir()
-	Git(t, work, "clone", "--quiet", bare, ".")
-	if out := Git(t, work, "branch", "--remotes", "--list", "origin/"+branch); out != "" {
-		Git(t, work, "checkout", "--quiet", branch)
+func (s *Server) Commit(tb testing.TB, name, branch, message string, files map[string]string) string {
+	tb.Helper()
+	bare, work := filepath.Join(s.Root, name), tb.TempDir()
+	Git(tb, work, "clone", "--quiet", bare, ".")
+	if out := Git(tb, work, "branch", "--remotes", "--list", "origin/"+branch); out != "" {
+		Git(tb, work, "checkout", "--quiet", branch)
 	} else {
-		Git(t, work, "checkout", "--quiet", "-B", branch)
+		Git(tb, work, "checkout", "--quiet", "-B", branch)
 	}
 	for file, content := range files {
 		path := filepath.Join(work, file)
 		if content == "" {
 			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 			continue
 		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
-	Git(t, work, "add", "--all")
-	Git(t, work, "-c", "user.name=Other", "-c", "user.email=other@example.com", "commit", "--quiet", "--allow-empty", "-m", message)
-	Git(t, work, "push", "--quiet", "origin", "HEAD:refs/heads/"+branch)
-	return Git(t, work, "rev-parse", "HEAD")
+	Git(tb, work, "add", "--all")
+	Git(tb, work, "-c", "user.name=Other", "-c", "user.email=other@example.com", "commit", "--quiet", "--allow-empty", "-m", message)
+	Git(tb, work, "push", "--quiet", "origin", "HEAD:refs/heads/"+branch)
+	return Git(tb, work, "rev-parse", "HEAD")
 }
 
 // Bare is the path of a repository on the server.
 func (s *Server) Bare(name string) string { return filepath.Join(s.Root, name) }
 
 // Git runs git in a directory and returns its output, trimmed.
-func Git(t testing.TB, dir string, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "git", args...)
+func Git(tb testing.TB, dir string, args ...string) string {
+	tb.Helper()
+	cmd := exec.CommandContext(tb.Context(), "git", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("git %v: %v\n%s", args, err, out)
+		tb.Fatalf("git %v: %v\n%s", args, err, out)
 	}
 	return strings.TrimSpace(string(out))
 }

@@ -11,26 +11,26 @@ import (
 )
 
 // Runner returns a runner whose keeper is built from cmd/keeper.
-func Runner(t testing.TB) *process.Runner {
-	t.Helper()
-	return &process.Runner{Keeper: []string{Build(t, "github.com/webordinary/claude-code-container/cmd/keeper")}}
+func Runner(tb testing.TB) *process.Runner {
+	tb.Helper()
+	return &process.Runner{Keeper: []string{Build(tb, "github.com/webordinary/claude-code-container/cmd/keeper")}}
 }
 
 // Build builds a program of this module, with build tags if there are any, and
 // returns its path. The go command's cache makes a second build quick.
-func Build(t testing.TB, pkg string, flags ...string) string {
-	t.Helper()
-	out := filepath.Join(t.TempDir(), filepath.Base(pkg))
+func Build(tb testing.TB, pkg string, flags ...string) string {
+	tb.Helper()
+	out := filepath.Join(tb.TempDir(), filepath.Base(pkg))
 	args := append(append([]string{"build", "-o", out}, flags...), pkg)
-	if msg, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
-		t.Fatalf("go %v: %v\n%s", args, err, msg)
+	if msg, err := exec.CommandContext(tb.Context(), "go", args...).CombinedOutput(); err != nil {
+		tb.Fatalf("go %v: %v\n%s", args, err, msg)
 	}
 	return out
 }
 
 // Env is a small environment for children of tests: PATH, and a HOME that is
 // empty.
-func Env(t testing.TB) []string {
-	t.Helper()
-	return append(process.Environ(os.Environ(), nil), "HOME="+t.TempDir())
+func Env(tb testing.TB) []string {
+	tb.Helper()
+	return append(process.Environ(os.Environ(), nil), "HOME="+tb.TempDir())
 }
