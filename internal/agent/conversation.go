@@ -80,7 +80,7 @@ func exists(root *os.Root, name string) bool {
 }
 
 func (c *conversation) close() {
-	c.root.Close() //nolint:errcheck,gosec // nothing was written through it that is not closed already
+	c.root.Close() //nolint:errcheck // nothing was written through it that is not closed already
 }
 
 // lend makes the job's directories anew and puts a copy of the transcript into

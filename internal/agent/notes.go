@@ -73,7 +73,7 @@ func notesOf(conversations, id string) (*os.Root, string, error) {
 		return nil, "", err
 	}
 	if err := root.MkdirAll(id, 0o700); err != nil {
-		root.Close() //nolint:errcheck,gosec // the first error counts
+		root.Close() //nolint:errcheck // the first error counts
 		return nil, "", err
 	}
 	return root, path.Join(id, notesFile), nil

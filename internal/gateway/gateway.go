@@ -130,7 +130,7 @@ func (s signing) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	if err := s.signer.Sign(r); err != nil {
 		if r.Body != nil {
-			r.Body.Close() //nolint:errcheck,gosec // the first error counts
+			r.Body.Close() //nolint:errcheck // the first error counts
 		}
 		return nil, fmt.Errorf("sign model call: %w", err)
 	}

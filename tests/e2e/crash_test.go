@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -159,5 +161,41 @@ func (w *world) searchFiles(t *testing.T, secrets []string) {
 	})
 	if err != nil || files < 50 {
 		t.Errorf("looked into %d files, %v", files, err)
+	}
+}
+
+// TestTerminated sends SIGTERM while the agent works: its work is saved and
+// pushed, the message is handed back, and the worker exits 0 in time. The next
+// one finishes the command, with a commit of its own.
+func TestTerminated(t *testing.T) {
+	w := newWorld(t)
+	gate := NewGate()
+	w.model.Play("long", footer("long"), Say("Done long.").Behind(gate))
+	m := w.message("t-1", "c-1", "long work")
+	p := w.start(t, "SHUTDOWN_GRACE=12s")
+	p.send(m)
+	<-gate.Reached()
+	sent := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	err := <-p.ended
+	p.ended <- err
+	if took := time.Since(sent); err != nil || took > 12*time.Second {
+		t.Errorf("ended with %v after %v, promised 0 within 12 s", err, took)
+	}
+	if d := cmp.Diff([]string{"WIP: long work"}, w.log(t, "thread-t-1")); d != "" {
+		t.Error("saved work:", d)
+	}
+	gate.Open()
+	w.model.Play("long", Say("It was done already."))
+	p = w.start(t)
+	out := p.do(m)
+	p.finish()
+	if !out.Success || out.FilesChangedTotal != 1 || !strings.Contains(w.page(), ">long<") {
+		t.Errorf("answer %+v", out)
+	}
+	if d := cmp.Diff([]string{"long work", "WIP: long work"}, w.log(t, "thread-t-1")); d != "" {
+		t.Error("commits:", d)
 	}
 }
