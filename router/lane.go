@@ -90,6 +90,9 @@ type LaneConfig struct {
 type Lane struct {
 	config LaneConfig
 
+	mu         sync.Mutex
+	subscribed bool // or closed before that
+
 	// shared
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -158,14 +161,20 @@ func ItemOf(ctx context.Context) (Item, bool) {
 	return i, ok
 }
 
-var errSubscribedTwice = errors.New("a lane has one subscription")
+var errSubscribedTwice = errors.New("a lane has one subscription, before it is closed")
 
 // Subscribe implements message.Subscriber. The end of ctx closes the lane.
 func (l *Lane) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.subscribed {
+		return nil, errSubscribedTwice
+	}
 	in, err := l.config.Inner.Subscribe(context.WithoutCancel(ctx), topic)
 	if err != nil {
 		return nil, err
 	}
+	l.subscribed = true
 	s := &laneState{Lane: l, in: in, out: make(chan *message.Message)}
 	go func() {
 		select {
@@ -174,7 +183,7 @@ func (l *Lane) Subscribe(ctx context.Context, topic string) (<-chan *message.Mes
 		case <-l.ended:
 		}
 	}()
-	go s.run()
+	go s.run() //nolint:contextcheck // the context of a job comes with its message
 	return s.out, nil
 }
 
@@ -182,8 +191,22 @@ func (l *Lane) Subscribe(ctx context.Context, topic string) (<-chan *message.Mes
 // message was settled and the inner subscriber is closed.
 func (l *Lane) Close() error {
 	l.beginClose()
+	if l.neverSubscribed() {
+		defer close(l.ended)
+		return l.config.Inner.Close()
+	}
 	<-l.ended
 	return nil
+}
+
+// neverSubscribed is true once, if there was no Subscribe; there can be none
+// after it.
+func (l *Lane) neverSubscribed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	never := !l.subscribed
+	l.subscribed = true
+	return never
 }
 
 func (l *Lane) beginClose() { l.closeOnce.Do(func() { close(l.closing) }) }

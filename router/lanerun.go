@@ -20,7 +20,11 @@ func (s *laneState) run() {
 	idle := time.NewTimer(s.config.Idle)
 	idle.Stop()
 	idling, isIdle := false, false
-	for !s.closed || s.running != nil {
+	for {
+		s.heedClosing()
+		if s.closed && s.running == nil {
+			return
+		}
 		switch empty := s.count() == 0 && s.config.Idle > 0; {
 		case empty && !idling:
 			idling, isIdle = true, false
@@ -44,9 +48,18 @@ func (s *laneState) run() {
 		case when(s.paused && s.count() > 0, s.arrived) <- struct{}{}:
 		case f := <-s.requests:
 			f(s)
-		case <-unless(s.closed, s.closing):
-			s.stopReceiving()
+		case <-unless(s.closed, s.closing): // see heedClosing
 		}
+	}
+}
+
+// heedClosing comes before all else that is possible: once closing began,
+// nothing is handed out.
+func (s *laneState) heedClosing() {
+	select {
+	case <-unless(s.closed, s.closing):
+		s.stopReceiving()
+	default:
 	}
 }
 
@@ -55,25 +68,23 @@ func (s *laneState) run() {
 func (s *laneState) gather() {
 	end := time.NewTimer(s.config.Gather)
 	defer end.Stop()
+	quiet := time.NewTimer(s.config.Quiet)
+	defer quiet.Stop()
 	for len(s.waiting) < s.config.Hold {
-		quiet := time.NewTimer(s.config.Quiet)
 		select {
 		case m, ok := <-s.in:
-			quiet.Stop()
 			s.arrive(m, ok)
 			if !ok {
 				return
 			}
+			quiet.Reset(s.config.Quiet)
 		case f := <-s.requests:
-			quiet.Stop()
 			f(s)
 		case <-quiet.C:
 			return
 		case <-end.C:
-			quiet.Stop()
 			return
 		case <-s.closing:
-			quiet.Stop()
 			return
 		}
 	}
@@ -148,6 +159,7 @@ func (h *held) release() {
 	if h.outer != nil {
 		h.cancel(context.Canceled)
 		h.unbind()
+		h.outer = nil
 	}
 }
 
@@ -171,6 +183,9 @@ func (s *laneState) arrive(m *message.Message, ok bool) {
 	if h := s.find(item.Key); h != nil {
 		old := h.receipt
 		h.receipt = m
+		if h != s.running {
+			h.release() // the Router gets the latest
+		}
 		s.config.Drop(old)
 		return
 	}

@@ -110,7 +110,7 @@ func (m *Memory) PublishAfter(delay time.Duration, name string, messages ...*mes
 	m.mu.Lock()
 	m.delayed++
 	m.mu.Unlock()
-	m.pending.Go(func() {
+	m.background(func() {
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
 		select {
@@ -123,6 +123,17 @@ func (m *Memory) PublishAfter(delay time.Duration, name string, messages ...*mes
 		m.mu.Unlock()
 	})
 	return nil
+}
+
+// background runs f, and Close waits for it. After Close it does nothing.
+func (m *Memory) background(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.closed:
+	default:
+		m.pending.Go(f)
+	}
 }
 
 // Waiting returns the number of messages of a topic not yet acknowledged.
@@ -159,7 +170,11 @@ func (m *Memory) empty() bool {
 
 // Close ends all subscriptions.
 func (m *Memory) Close() error {
-	m.once.Do(func() { close(m.closed) })
+	m.once.Do(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		close(m.closed)
+	})
 	m.pending.Wait()
 	return m.channel.Close()
 }
@@ -277,7 +292,7 @@ func (s *memorySubscriber) forward(ctx context.Context, name string, in <-chan *
 		fresh := s.fresh(ctx, name, got)
 		select {
 		case out <- fresh:
-			s.memory.pending.Go(func() { s.settle(ctx, name, got, fresh) })
+			s.memory.background(func() { s.settle(ctx, name, got, fresh) })
 			return true
 		case <-ctx.Done():
 			return false

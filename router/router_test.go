@@ -240,6 +240,35 @@ func TestWorkWaitsInTheInputQueue(t *testing.T) {
 	})
 }
 
+// TestForwardedCommandKeepsItsSentTime, and with it its place in the lane.
+func TestForwardedCommandKeepsItsSentTime(t *testing.T) {
+	p := newPlatform()
+	r, err := router.New(router.Config{Unclaimed: unclaimed, Queues: p.queues, Claims: &claim.Claims{Table: p.table}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := time.Unix(1_700_000_000, 0)
+	in, err := protocol.DecodeInput([]byte(denied("amelia", "c-1")), protocol.Delivery{MessageID: "m-1", Sent: sent, Receives: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Forward(t.Context(), *in.Command); err != nil {
+		t.Fatal(err)
+	}
+	messages, err := p.queues.Subscriber(nil).Subscribe(t.Context(), input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := <-messages
+	if got := router.DeliveryOf(m.Context()).Sent; !got.Equal(sent) {
+		t.Errorf("sent at %v, want %v", got, sent)
+	}
+	m.Ack()
+	if err := p.queues.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestIdleProjectIsReleasedAndClaimedAgain(t *testing.T) {
 	in(t, nil, func(t *testing.T, p *platform) {
 		p.collect(t, output, dead)
@@ -394,6 +423,7 @@ func TestLeaving(t *testing.T) {
 		if s := p.status(t, "amelia#scott"); s != claim.Released {
 			t.Errorf("status %q, want released", s)
 		}
+		<-time.After(10 * time.Second) // it may have been sent again with a delay
 		if n := p.queues.Waiting(unclaimed); n != 1 {
 			t.Errorf("%d claim requests, want one that announces the project", n)
 		}

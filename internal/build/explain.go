@@ -3,12 +3,15 @@ package build
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // maxLines bounds a message: who needs more reads the log of a build at home.
 const maxLines = 40
+
+// maxLine bounds a line of it, in bytes: code that was made small is one line.
+const maxLine = 400
 
 // explain cuts a failed build's output down to what a person needs: from the
 // first line of the error to the stack trace, and the file it is about.
@@ -16,7 +19,7 @@ func explain(out *output, r Request) string {
 	stdout, stderr := clean(out.stdout.String()), clean(out.stderr.String())
 	lines := errorLines(stderr)
 	if len(lines) == 0 {
-		lines = lastLines(errorLines(stdout), maxLines)
+		lines = lastLines(errorLines(stdout), maxLines-1) // the page may follow
 	}
 	if page := lastPage(stdout); page != "" && !strings.Contains(strings.Join(lines, "\n"), "src/") {
 		lines = append(lines, "while building the page "+page)
@@ -31,12 +34,15 @@ func explain(out *output, r Request) string {
 func errorLines(text string) []string {
 	var lines []string
 	frame := regexp.MustCompile(`^\s+at .+[:(]`)
+	// npm's words, the script it runs (not the marked line of a code frame), and
+	// warnings of Node itself.
+	noise := regexp.MustCompile(`^\s*npm |^> [^\s\d]|^\(node:\d+\) |^\(Use .node --trace-`)
 	inStack, keep := false, 0
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, " \t\r\n")
 		bare := strings.TrimSpace(line)
 		switch {
-		case strings.HasPrefix(bare, "npm "), strings.HasPrefix(line, "> "), bare == "" && len(lines) == 0:
+		case noise.MatchString(line), bare == "" && len(lines) == 0:
 		case strings.HasPrefix(bare, "Stack trace:"):
 			inStack = true
 		case frame.MatchString(line):
@@ -55,13 +61,15 @@ func errorLines(text string) []string {
 // explainNpm keeps npm's own account of an error.
 func explainNpm(out *output, r Request) string {
 	var lines []string
+	// Of no use to who cannot read them.
+	aboutLogs := regexp.MustCompile(`A complete log of this run|Log files were not written|full report see:|-eresolve-report\.txt`)
 	for line := range strings.Lines(clean(out.stderr.String())) {
 		line = strings.TrimRight(line, " \t\r\n")
 		text, ok := strings.CutPrefix(line, "npm error")
 		if !ok {
 			text, ok = strings.CutPrefix(line, "npm ERR!")
 		}
-		if !ok || strings.Contains(text, "A complete log of this run") || strings.Contains(text, "-debug-0.log") {
+		if !ok || aboutLogs.MatchString(text) {
 			continue
 		}
 		if text = strings.TrimPrefix(text, " "); strings.TrimSpace(text) != "" {
@@ -106,7 +114,7 @@ func lastLines(lines []string, n int) []string { return lines[max(0, len(lines)-
 
 // lacksPackage reports whether an error looks like a package that is not there.
 func lacksPackage(message string) bool {
-	for _, sign := range []string{"Cannot find module", "Cannot find package", "ERR_MODULE_NOT_FOUND", "MODULE_NOT_FOUND"} {
+	for _, sign := range []string{"Cannot find module", "Cannot find package", "ERR_MODULE_NOT_FOUND", "failed to resolve import"} {
 		if strings.Contains(message, sign) {
 			return true
 		}
@@ -116,8 +124,15 @@ func lacksPackage(message string) bool {
 
 // finish makes paths relative to the checkout and bounds the whole.
 func finish(lines []string, r Request) string {
-	if len(lines) > maxLines {
-		lines = append(lines[:maxLines:maxLines], "…")
+	// What an error is about is said at its beginning or, after warnings, at the
+	// end.
+	if over := len(lines) - maxLines; over > 0 {
+		lines = slices.Replace(slices.Clone(lines), maxLines/2, maxLines/2+over+1, "…")
+	}
+	for i, line := range lines {
+		if len(line) > maxLine {
+			lines[i] = strings.ToValidUTF8(line[:maxLine], "") + "…"
+		}
 	}
 	text := strings.Trim(strings.Join(lines, "\n"), "\n")
 	for _, dir := range []string{r.Site, r.Job, r.Cache} {
@@ -135,9 +150,7 @@ func finish(lines []string, r Request) string {
 	if len(text) <= maxMessage {
 		return text
 	}
-	end := maxMessage - len("…")
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + "…"
+	const half = (maxMessage - len("\n…\n")) / 2
+	head, tail := text[:half], text[len(text)-half:]
+	return strings.ToValidUTF8(head, "") + "\n…\n" + strings.ToValidUTF8(tail, "")
 }

@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	lockFile = "package-lock.json"
+	lockFile       = "package-lock.json"
+	shrinkwrapFile = "npm-shrinkwrap.json"
 	// treeFile is npm's own record of what is in node_modules; it changes with
 	// every install, also with one that an agent made.
 	treeFile    = "node_modules/.package-lock.json"
@@ -40,9 +41,7 @@ func (s *site) install(ctx context.Context, result *Result) error {
 	if err != nil {
 		return err
 	}
-	if err := s.restoreImages(); err != nil {
-		return err
-	}
+	s.restoreImages(ctx)
 	if s.current(inputs) {
 		return nil
 	}
@@ -54,9 +53,7 @@ func (s *site) install(ctx context.Context, result *Result) error {
 	if err := s.npmInstall(ctx); err != nil {
 		return err
 	}
-	if err := s.restoreImages(); err != nil {
-		return err
-	}
+	s.restoreImages(ctx)
 	// The install may have written the lock file, so what decides is read again.
 	if inputs, err = s.inputs(ctx); err != nil {
 		return err
@@ -71,7 +68,9 @@ func (s *site) npmInstall(ctx context.Context) error {
 	flags := []string{"--include=dev", "--no-audit", "--no-fund"}
 	if s.hash(lockFile) != "" {
 		out, err := s.run(ctx, "npm", append([]string{"ci"}, flags...)...)
-		if err == nil || !strings.Contains(out.stderr.String(), "EUSAGE") {
+		// npm's account may be longer than what is kept of it.
+		stderr := out.stderr.String()
+		if err == nil || !strings.Contains(stderr, "EUSAGE") && !strings.Contains(stderr, `Run "npm help ci"`) {
 			return s.installError(out, err)
 		}
 		s.logger().DebugContext(ctx, "lock file does not fit package.json")
@@ -116,7 +115,7 @@ func (s *site) inputs(ctx context.Context) (string, error) {
 			add(name, scripts[name])
 		}
 	}
-	for _, name := range []string{lockFile, "npm-shrinkwrap.json", ".npmrc"} {
+	for _, name := range []string{lockFile, shrinkwrapFile, ".npmrc"} {
 		add(name, s.hash(name))
 	}
 	add("node", version.stdout.String())
@@ -175,19 +174,22 @@ func (s *site) forget(ctx context.Context) {
 }
 
 // restoreImages puts Astro's cache of scaled images back, which npm ci deletes
-// with all of node_modules; also after a crash.
-func (s *site) restoreImages() error {
-	if _, err := s.root.Lstat(imageRescue); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if _, err := s.root.Lstat(imageCache); err == nil {
-		return s.root.RemoveAll(imageRescue) // an older one
+// with all of node_modules; also after a crash. It is only a cache: where it
+// cannot be put back, images are scaled again.
+func (s *site) restoreImages(ctx context.Context) {
+	if _, err := s.root.Lstat(imageRescue); err != nil {
+		return
 	}
 	if _, err := s.root.Lstat("node_modules"); err != nil {
-		return nil //nolint:nilerr // not yet: after the install
+		return // not yet: after the install
 	}
-	if err := s.root.Rename(imageRescue, imageCache); err != nil {
-		return fmt.Errorf("restore the image cache: %w", err)
+	var err error
+	if _, missing := s.root.Lstat(imageCache); missing == nil {
+		err = s.root.RemoveAll(imageRescue) // an older one
+	} else {
+		err = s.root.Rename(imageRescue, imageCache)
 	}
-	return nil
+	if err != nil {
+		s.logger().WarnContext(ctx, "image cache not restored", slog.Any("error", err))
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -84,6 +85,12 @@ func (s *site) check() error {
 	if json.Unmarshal(pkg["scripts"], &scripts) != nil || strings.TrimSpace(scripts["build"]) == "" {
 		return &Error{CodeFailed, `package.json has no "build" script, so the site cannot be built.`}
 	}
+	// npm writes through a link at one of these, or empties what it points to.
+	for _, name := range []string{lockFile, shrinkwrapFile, "node_modules"} {
+		if info, err := s.root.Lstat(name); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			return &Error{CodeFailed, name + " is a link, so the site cannot be built."}
+		}
+	}
 	links, err := s.links("public")
 	if err != nil {
 		return fmt.Errorf("look for links in public: %w", err)
@@ -111,7 +118,11 @@ func (s *site) manifest() (map[string]json.RawMessage, error) {
 		return nil, fmt.Errorf("read package.json: %w", err)
 	}
 	var pkg map[string]json.RawMessage
-	if err := json.Unmarshal(bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf")), &pkg); err != nil {
+	err = json.Unmarshal(bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf")), &pkg)
+	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return nil, &Error{CodeFailed, "package.json is not valid: it is not an object."}
+	}
+	if err != nil {
 		return nil, &Error{CodeFailed, "package.json is not valid: " + err.Error()}
 	}
 	return pkg, nil
@@ -120,9 +131,13 @@ func (s *site) manifest() (map[string]json.RawMessage, error) {
 // links returns the links at and below a directory, quoted.
 func (s *site) links(dir string) ([]string, error) {
 	var links []string
+	// WalkDir itself would follow a link at its root.
+	if info, err := s.root.Lstat(dir); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return []string{strconv.Quote(dir)}, nil
+	}
 	err := fs.WalkDir(s.root.FS(), dir, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type()&fs.ModeSymlink != 0 {
-			links = append(links, fmt.Sprintf("%q", p))
+			links = append(links, strconv.Quote(p))
 		}
 		return err
 	})
