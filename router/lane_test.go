@@ -240,8 +240,7 @@ func ack(d *driver) { d.got[len(d.got)-1].Ack() }
 func (d *driver) canceled() []string {
 	var canceled []string
 	for _, m := range d.got {
-		var i *handlers.InterruptError
-		if errors.As(context.Cause(m.Context()), &i) {
+		if i, ok := errors.AsType[*handlers.InterruptError](context.Cause(m.Context())); ok {
 			canceled = append(canceled, m.UUID+" by "+i.By)
 		}
 	}

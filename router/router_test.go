@@ -30,6 +30,7 @@ const unclaimed = "webordinary-unclaimed"
 // commands that tests send are refused ones: they take the whole way but need no
 // git, no agent and no build. Each test runs in a bubble, whose time is not real.
 type platform struct {
+	t      *testing.T // of the bubble
 	queues *faultyQueues
 	table  *claim.Memory
 	stop   context.CancelFunc
@@ -62,12 +63,13 @@ func (q *faultyQueues) Publish(topic string, messages ...*message.Message) error
 }
 
 // in runs a test in a bubble, with a worker that ends with it.
-func in(t *testing.T, change func(*router.Config), test func(*testing.T, *platform)) {
+func in(t *testing.T, change func(*router.Config), test func(*platform)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform()
+		p.t = t
 		p.start(t, "one", change)
-		test(t, p)
+		test(p)
 		p.leave(t)
 		if err := p.queues.Close(); err != nil {
 			t.Error(err)
@@ -207,7 +209,8 @@ const (
 )
 
 func TestWorkComesWithTheClaimRequest(t *testing.T) {
-	in(t, nil, func(t *testing.T, p *platform) {
+	in(t, nil, func(p *platform) {
+		t := p.t
 		p.collect(t, output, dead)
 		p.publish(t, unclaimed, denied("amelia", "c-1"))
 		<-time.After(5 * time.Second)
@@ -225,7 +228,8 @@ func TestWorkComesWithTheClaimRequest(t *testing.T) {
 }
 
 func TestWorkWaitsInTheInputQueue(t *testing.T) {
-	in(t, nil, func(t *testing.T, p *platform) {
+	in(t, nil, func(p *platform) {
+		t := p.t
 		p.collect(t, output, dead)
 		for _, id := range []string{"c-1", "c-2", "c-3"} {
 			p.publish(t, input, denied("amelia", id))
@@ -270,7 +274,8 @@ func TestForwardedCommandKeepsItsSentTime(t *testing.T) {
 }
 
 func TestIdleProjectIsReleasedAndClaimedAgain(t *testing.T) {
-	in(t, nil, func(t *testing.T, p *platform) {
+	in(t, nil, func(p *platform) {
+		t := p.t
 		p.collect(t, output, dead)
 		for i, id := range []string{"c-1", "c-2"} {
 			p.publish(t, unclaimed, denied("amelia", id))
@@ -292,7 +297,8 @@ func TestIdleProjectIsReleasedAndClaimedAgain(t *testing.T) {
 // TestWorkThatComesAtTheLastMoment arrives while the owner looks a last time:
 // the sender may have read the row before it said releasing.
 func TestWorkThatComesAtTheLastMoment(t *testing.T) {
-	in(t, nil, func(t *testing.T, p *platform) {
+	in(t, nil, func(p *platform) {
+		t := p.t
 		p.collect(t, output, dead)
 		p.publish(t, unclaimed, request("amelia"))
 		<-time.After(time.Minute + 2*time.Second)
@@ -313,7 +319,8 @@ func TestWorkThatComesAtTheLastMoment(t *testing.T) {
 // TestAContainerThatOwnsOneProjectClaimedASecond must be impossible: at
 // MaxClaims, requests stay in the queue until there is room.
 func TestAContainerThatOwnsOneProjectClaimedASecond(t *testing.T) {
-	in(t, nil, func(t *testing.T, p *platform) {
+	in(t, nil, func(p *platform) {
+		t := p.t
 		p.publish(t, unclaimed, request("amelia"))
 		<-time.After(5 * time.Second)
 		p.publish(t, unclaimed, request("bakery"))
@@ -329,7 +336,8 @@ func TestAContainerThatOwnsOneProjectClaimedASecond(t *testing.T) {
 }
 
 func TestWhatCannotBeReadIsDeadLettered(t *testing.T) {
-	in(t, nil, func(t *testing.T, p *platform) {
+	in(t, nil, func(p *platform) {
+		t := p.t
 		p.collect(t, unclaimed+"-dlq", output, dead)
 		p.publish(t, unclaimed, "not JSON")
 		p.publish(t, unclaimed, `{"type":"claim_request","projectId":"../..","userId":"x"}`)
@@ -346,7 +354,8 @@ func TestWhatCannotBeReadIsDeadLettered(t *testing.T) {
 }
 
 func TestAnotherPairsMessageInOurQueue(t *testing.T) {
-	in(t, nil, func(t *testing.T, p *platform) {
+	in(t, nil, func(p *platform) {
+		t := p.t
 		const theirs = "webordinary-output-other-scott"
 		p.collect(t, output, theirs, "webordinary-dlq-other-scott")
 		p.publish(t, unclaimed, request("amelia"))
@@ -370,7 +379,8 @@ func TestAnotherPairsMessageInOurQueue(t *testing.T) {
 func TestMessageLeavesItsQueueOnlyAfterItsAnswer(t *testing.T) {
 	for _, down := range []string{output, dead} {
 		t.Run(down, func(t *testing.T) {
-			in(t, nil, func(t *testing.T, p *platform) {
+			in(t, nil, func(p *platform) {
+				t := p.t
 				p.collect(t, output, dead)
 				p.queues.fail[down] = 3
 				p.publish(t, unclaimed, request("amelia"))
@@ -392,7 +402,8 @@ func TestMessageLeavesItsQueueOnlyAfterItsAnswer(t *testing.T) {
 }
 
 func TestARedeliveryIsNotAnsweredTwice(t *testing.T) {
-	in(t, nil, func(t *testing.T, p *platform) {
+	in(t, nil, func(p *platform) {
+		t := p.t
 		p.collect(t, output, dead)
 		p.publish(t, unclaimed, request("amelia"))
 		p.publish(t, input, denied("amelia", "c-1"))
@@ -416,7 +427,8 @@ func TestARedeliveryIsNotAnsweredTwice(t *testing.T) {
 // TestLeaving is SIGTERM: what waits stays in its queue, somebody is asked to
 // look, and the row is released.
 func TestLeaving(t *testing.T) {
-	in(t, func(c *router.Config) { c.MaxClaims = 2 }, func(t *testing.T, p *platform) {
+	in(t, func(c *router.Config) { c.MaxClaims = 2 }, func(p *platform) {
+		t := p.t
 		p.publish(t, unclaimed, request("amelia"))
 		<-time.After(5 * time.Second)
 		p.leave(t)
@@ -432,7 +444,8 @@ func TestLeaving(t *testing.T) {
 
 // TestLostLease is a row that another worker took: nothing more is written.
 func TestLostLease(t *testing.T) {
-	in(t, nil, func(t *testing.T, p *platform) {
+	in(t, nil, func(p *platform) {
+		t := p.t
 		p.publish(t, unclaimed, request("amelia"))
 		<-time.After(5 * time.Second)
 		row, err := p.table.Get(t.Context(), "amelia#scott")
@@ -466,7 +479,8 @@ func TestLostLease(t *testing.T) {
 func TestTenThousandClaims(t *testing.T) {
 	in(t, func(c *router.Config) {
 		c.IdleTimeout, c.Look, c.MaxClaims = time.Second, time.Second, 50
-	}, func(t *testing.T, p *platform) {
+	}, func(p *platform) {
+		t := p.t
 		const atOnce, total = 50, 10_000
 		round := func() {
 			for i := range atOnce {

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"math"
 	"net/url"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -97,11 +98,38 @@ type config struct {
 
 // loadConfig reads .env.local in the working directory, then the environment,
 // which wins. An empty variable counts as absent. All that is wrong is reported
-// at once.
-func loadConfig(environ []string) (*config, error) {
+// at once, and so are the variables in required that are missing.
+func loadConfig(environ []string, required ...string) (*config, error) {
+	vars, err := readVariables(environ)
+	if err != nil {
+		return nil, err
+	}
+	var problems []error
+	for _, name := range required {
+		if vars[name] == "" {
+			problems = append(problems, fmt.Errorf("%s is missing", name))
+		}
+	}
+	c, unreadable, err := parseVariables(vars)
+	if err != nil {
+		return nil, err
+	}
+	problems = append(append(problems, unreadable...), c.check()...)
+	if len(problems) > 0 {
+		return nil, errors.New("the configuration is wrong:\n" + c.redact()(errors.Join(problems...).Error()))
+	}
+	return c, nil
+}
+
+// readVariables returns all variables that are not empty.
+func readVariables(environ []string) (map[string]string, error) {
 	vars, err := godotenv.Read(".env.local")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read .env.local: %w", err)
+	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	} else if err != nil { // its text has what is in the file
+		return nil, errors.New(".env.local cannot be read: want NAME=value in each line, and quotes in pairs")
 	}
 	if vars == nil {
 		vars = map[string]string{}
@@ -111,30 +139,38 @@ func loadConfig(environ []string) (*config, error) {
 			vars[name] = value
 		}
 	}
-	for name, value := range vars {
-		if value == "" {
-			delete(vars, name)
-		}
-	}
+	maps.DeleteFunc(vars, func(_, value string) bool { return value == "" })
 	for _, old := range []string{"OWNERSHIP_TABLE_NAME", "OWNERSHIP_TABLE"} {
 		if vars["CONTAINER_OWNERSHIP_TABLE"] == "" && vars[old] != "" {
 			vars["CONTAINER_OWNERSHIP_TABLE"] = vars[old]
 		}
 	}
-	c := &config{agentExplicit: vars["AGENT"] != "", claimsExplicit: vars["MAX_CLAIMS"] != ""}
-	var problems []error
-	if err := env.ParseWithOptions(c, env.Options{Environment: vars}); err != nil {
-		var all env.AggregateError
-		if !errors.As(err, &all) {
-			return nil, err
+	return vars, nil
+}
+
+// parseVariables also returns what is wrong with values that cannot be read; they
+// have their defaults then.
+func parseVariables(vars map[string]string) (c *config, unreadable []error, err error) {
+	explicit := config{agentExplicit: vars["AGENT"] != "", claimsExplicit: vars["MAX_CLAIMS"] != ""}
+	c = new(explicit)
+	err = env.ParseWithOptions(c, env.Options{Environment: vars})
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return c, nil, err
+	}
+	readable := maps.Clone(vars)
+	for _, err := range all.Errors {
+		var wrong env.ParseError
+		if !errors.As(err, &wrong) {
+			return nil, nil, err
 		}
-		problems = append(problems, all.Errors...)
+		f, _ := reflect.TypeFor[config]().FieldByName(wrong.Name)
+		name := f.Tag.Get("env")
+		unreadable = append(unreadable, fmt.Errorf("%s is %q: %w", name, vars[name], wrong.Err))
+		delete(readable, name)
 	}
-	problems = append(problems, c.check()...)
-	if len(problems) > 0 {
-		return nil, fmt.Errorf("the configuration is wrong:\n%w", errors.Join(problems...))
-	}
-	return c, nil
+	c = new(explicit)
+	return c, unreadable, env.ParseWithOptions(c, env.Options{Environment: readable})
 }
 
 // check returns all that is wrong with values that could be read.
@@ -155,7 +191,8 @@ func (c *config) check() []error {
 	slices.SortFunc(wrong, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	add(c.LeaseRenewal > c.LeaseDuration/3, "LEASE_RENEWAL is %s; at most a third of LEASE_DURATION (%s) lets a renewal fail once", c.LeaseRenewal, c.LeaseDuration)
 	add(c.MaxTurns < 1, "AGENT_MAX_TURNS is %d; at least 1", c.MaxTurns)
-	add(c.MaxCost < 0, "AGENT_MAX_COST_USD is %v; at least 0", c.MaxCost)
+	add(c.MaxCost < 0 || math.IsNaN(c.MaxCost), "AGENT_MAX_COST_USD is %v; at least 0", c.MaxCost)
+	add(c.MaxTokens < 0, "AGENT_MAX_TOKENS is %d; at least 0", c.MaxTokens)
 	add(c.MaxClaims < 1, "MAX_CLAIMS is %d; at least 1", c.MaxClaims)
 	add(c.MaxAttempts < 1, "MAX_ATTEMPTS is %d; at least 1", c.MaxAttempts)
 	add(!slices.Contains([]string{"claude", "command"}, c.Agent), "AGENT is %q; claude or command", c.Agent)
@@ -172,17 +209,55 @@ func (c *config) check() []error {
 	}
 	add(strings.HasSuffix(c.UnclaimedQueueURL, ".fifo"), "UNCLAIMED_QUEUE_URL is a FIFO queue; a message group would stop behind its first message, use a standard queue")
 	for _, h := range c.AllowedRepoHosts {
+		if strings.Contains(h, "@") {
+			add(true, "ALLOWED_REPO_HOSTS has a name or password before an @; host or host:port")
+			continue
+		}
 		err := protocol.CheckRepoHost(h)
-		add(err != nil, "ALLOWED_REPO_HOSTS has %q: %v", h, err)
+		add(err != nil, "ALLOWED_REPO_HOSTS: %v", err)
 	}
 	var err error
 	c.agentWords, err = shlex.Split(c.AgentCommand)
 	add(err != nil, "AGENT_COMMAND cannot be split into words: %v", err)
-	add(c.Agent == "command" && len(c.agentWords) == 0, "AGENT is command, and AGENT_COMMAND is missing")
+	add(err == nil && c.Agent == "command" && len(c.agentWords) == 0, "AGENT is command, and AGENT_COMMAND is missing")
 	c.anthropicURL, err = url.Parse(c.AnthropicURL)
-	add(err != nil || c.anthropicURL.Host == "" || !strings.HasPrefix(c.anthropicURL.Scheme, "http"), "ANTHROPIC_BASE_URL is not a URL")
-	err = c.names().Validate()
-	add(err != nil, "%v", err)
+	add(err != nil || c.anthropicURL.Host == "" || !slices.Contains([]string{"http", "https"}, c.anthropicURL.Scheme),
+		"ANTHROPIC_BASE_URL is not a URL with http:// or https://")
+	return append(wrong, c.checkNames()...)
+}
+
+// checkNames returns what is wrong with the patterns of names, each with its
+// variable.
+func (c *config) checkNames() []error {
+	var wrong []error
+	add := func(variable string, err error) {
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("%s: %w", variable, err))
+		}
+	}
+	queues := []struct{ variable, pattern string }{
+		{"INPUT_QUEUE_PATTERN", c.InputPattern},
+		{"OUTPUT_QUEUE_PATTERN", c.OutputPattern},
+		{"DLQ_QUEUE_PATTERN", c.DLQPattern},
+		{"INTERRUPTS_QUEUE_PATTERN", c.InterruptsPattern},
+		{"PROGRESS_QUEUE_PATTERN", c.ProgressPattern},
+	}
+	for i, q := range queues {
+		const other = "{projectId}-{userId}_" // the other queues must not be in the way
+		add(q.variable, protocol.Names{
+			InputPattern: q.pattern, OutputPattern: other + "1", DLQPattern: other + "2", InterruptsPattern: other + "3", ProgressPattern: other + "4",
+		}.Validate())
+		for _, before := range queues[:i] {
+			if q.pattern == before.pattern {
+				add(q.variable, fmt.Errorf("it is the same as %s", before.variable))
+			}
+		}
+	}
+	add("S3_BUCKET_PATTERN", protocol.Names{BucketPattern: c.BucketPattern}.Validate())
+	add("S3_URL_PATTERN", protocol.Names{S3URLPattern: c.S3URLPattern}.Validate())
+	if len(wrong) == 0 {
+		add("the patterns of names", c.names().Validate())
+	}
 	return wrong
 }
 
@@ -219,18 +294,10 @@ func describeConfig() string {
 		if def == "" {
 			def = "-"
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", name, def, f.Tag.Get("desc"))
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", name, def, f.Tag.Get("desc")) //nolint:errcheck // a strings.Builder does not fail
 	}
 	w.Flush() //nolint:errcheck // a strings.Builder does not fail
 	return b.String()
-}
-
-// workspaceRoot is where workspaces are.
-func (c *config) workspaceRoot() string {
-	if c.EFSMountPath != "" {
-		return filepath.Clean(c.EFSMountPath)
-	}
-	return filepath.Clean(c.WorkspacePath)
 }
 
 // logger writes to w, without the secrets we know.

@@ -290,7 +290,7 @@ func (d *demo) sendOne(ctx context.Context, text, remote string) error {
 		return err
 	}
 	// A claim request that carries its work.
-	return d.queues.Publish(unclaimed, message.NewMessage(watermill.NewUUID(), body))
+	return d.publish(ctx, unclaimed, message.NewMessage(watermill.NewUUID(), body))
 }
 
 // report says what came of a one-shot demo.
@@ -310,12 +310,12 @@ func (d *demo) report(o demoOptions) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(d.sys.stdout, "\n%s\n", pretty)
+		d.show(d.sys.stdout, "\n%s\n", pretty)
 	}
 	site := filepath.Join(d.bucketDir(d.names.Bucket("demo")), "index.html")
-	fmt.Fprintf(d.people(), "\nsite    %s\nbranch  %s in %s\nlog     %s\n", site, out.Branch, d.remoteDir(), filepath.Join(d.dir, "log.jsonl"))
+	d.show(d.people(), "\nsite    %s\nbranch  %s in %s\nlog     %s\n", site, out.Branch, d.remoteDir(), filepath.Join(d.dir, "log.jsonl"))
 	if !out.Success {
-		fmt.Fprintf(d.people(), "\n%s: %s\n", out.ErrorCode, out.Error)
+		d.show(d.people(), "\n%s: %s\n", out.ErrorCode, out.Error)
 		return errUnsuccessful
 	}
 	return nil
@@ -329,6 +329,10 @@ func (d *demo) people() io.Writer {
 	return d.sys.stdout
 }
 
+func (d *demo) show(w io.Writer, format string, args ...any) {
+	fmt.Fprintf(w, format, args...) //nolint:errcheck // nobody reads: there is nobody to tell
+}
+
 // tell shows a step, one line each.
 func (d *demo) tell(name, text string) {
 	line := strings.Map(func(r rune) rune {
@@ -337,7 +341,7 @@ func (d *demo) tell(name, text string) {
 		}
 		return r
 	}, d.config.redact()(text))
-	fmt.Fprintf(d.people(), "%-10s %s\n", name, line)
+	d.show(d.people(), "%-10s %s\n", name, line)
 }
 
 func (d *demo) introduce(o demoOptions, remote string) {
@@ -352,7 +356,7 @@ func (d *demo) introduce(o demoOptions, remote string) {
 	if d.config.Agent == "claude" {
 		for _, w := range d.config.warnings() {
 			d.tell("warning", w)
-			d.log.Warn("configuration", slog.String("warning", w)) //nolint:sloglint // before there is a context
+			d.log.Warn("configuration", slog.String("warning", w))
 		}
 	}
 	if !o.stdin {

@@ -13,7 +13,7 @@ import (
 )
 
 // demoAgentCommand is the agent of a demo without Claude: a small scripted edit.
-// It knows colours and titles, and otherwise adds the instruction to the page.
+// It knows colours, and otherwise adds the instruction to the page.
 func demoAgentCommand(sys system) *cobra.Command {
 	return &cobra.Command{
 		Use: "demo-agent", Hidden: true, Args: cobra.NoArgs,
@@ -42,24 +42,36 @@ func scriptedEdit(instruction string) (string, error) {
 		return "", err
 	}
 	defer root.Close() //nolint:errcheck // written files are closed by themselves
-	for name, code := range colours {
-		if !regexp.MustCompile(`(?i)\b` + name + `\b`).MatchString(instruction) {
-			continue
-		}
+	if name := strings.ToLower(colourName().FindString(instruction)); name != "" {
+		code := colours[name]
 		file := filepath.Join("src", "components", "Header.astro")
 		was, err := root.ReadFile(file)
 		if err != nil {
-			return "", fmt.Errorf("this agent can only edit the example site: %w", err)
+			return "", wrongSite(err)
 		}
 		is := headerColour().ReplaceAllString(string(was), "${1}"+code+";")
 		if is == string(was) && !strings.Contains(is, code) {
 			return "", errors.New("the header's colour was not found")
 		}
-		return "Made the header " + name + ".", root.WriteFile(file, []byte(is), 0o644)
+		if err := root.WriteFile(file, []byte(is), 0o644); err != nil {
+			return "", wrongSite(err)
+		}
+		return "Made the header " + name + ".", nil
 	}
-	file := filepath.Join("public", "note.txt")
 	line, _, _ := strings.Cut(strings.TrimSpace(instruction), "\n")
-	return "Wrote the instruction to note.txt: this agent knows colours and nothing else.", root.WriteFile(file, []byte(line+"\n"), 0o644)
+	if err := root.WriteFile(filepath.Join("public", "note.txt"), []byte(line+"\n"), 0o644); err != nil {
+		return "", wrongSite(err)
+	}
+	return "Wrote the instruction to note.txt: this agent knows colours and nothing else.", nil
+}
+
+func wrongSite(err error) error {
+	return fmt.Errorf("this agent can only edit the example site: %w", err)
+}
+
+// colourName finds the colour that is named first.
+func colourName() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)\b(?:blue|green|red|purple|orange|black|teal)\b`)
 }
 
 // headerColour finds where Header.astro sets its background.

@@ -82,9 +82,9 @@ func copyOut(from fs.FS, to string) error {
 			return err
 		}
 		path := filepath.Join(to, filepath.FromSlash(strings.TrimPrefix(name, "./")))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 			return err
 		}
-		return os.WriteFile(path, body, 0o644)
+		return os.WriteFile(path, body, 0o600)
 	})
 }

@@ -61,7 +61,7 @@ func (d *demo) send(ctx context.Context, body []byte) error {
 	msg := message.NewMessage(watermill.NewUUID(), body)
 	in, err := protocol.DecodeInput(body, protocol.Delivery{MessageID: msg.UUID})
 	if err != nil {
-		return d.queues.Publish(unclaimed, msg)
+		return d.publish(ctx, unclaimed, msg)
 	}
 	if i := in.Interrupt; i != nil {
 		p := protocol.Pair{ProjectID: i.ProjectID, UserID: i.UserID}
@@ -71,24 +71,31 @@ func (d *demo) send(ctx context.Context, body []byte) error {
 		if p.Validate() != nil {
 			return errors.New("an INTERRUPT came before any message: nothing to interrupt")
 		}
-		return d.queues.Publish(d.names.Input(p), msg)
+		return d.publish(ctx, d.names.Input(p), msg)
 	}
 	p := in.Command.Pair()
 	if d.names.Check(p) != nil || p.Validate() != nil {
-		return d.queues.Publish(unclaimed, msg)
+		return d.publish(ctx, unclaimed, msg)
 	}
 	d.last = p
 	if err := d.watchPair(ctx, p); err != nil {
 		return err
 	}
-	if err := d.queues.Publish(d.names.Input(p), msg); err != nil || d.active(ctx, p) {
+	if err := d.publish(ctx, d.names.Input(p), msg); err != nil || d.active(ctx, p) {
 		return err
 	}
 	request, err := protocol.ClaimRequest{ProjectID: p.ProjectID, UserID: p.UserID}.Encode()
 	if err != nil {
 		return err
 	}
-	return d.queues.Publish(unclaimed, message.NewMessage(watermill.NewUUID(), request))
+	return d.publish(ctx, unclaimed, message.NewMessage(watermill.NewUUID(), request))
+}
+
+func (d *demo) publish(ctx context.Context, topic string, msg *message.Message) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return d.queues.Publish(topic, msg) //nolint:contextcheck // a Watermill publisher takes none
 }
 
 func (d *demo) active(ctx context.Context, p protocol.Pair) bool {

@@ -21,7 +21,7 @@ func execute(ctx context.Context, args []string, sys system) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(demoCommand(sys), runCommand(sys), versionCommand(), demoAgentCommand(sys))
+	root.AddCommand(demoCommand(sys), runCommand(sys), versionCommand(), demoAgentCommand(sys)) //nolint:contextcheck // commands get theirs from ExecuteContext
 	root.SetArgs(args)
 	root.SetIn(sys.stdin)
 	root.SetOut(sys.stdout)
@@ -33,7 +33,7 @@ func execute(ctx context.Context, args []string, sys system) int {
 	case errors.Is(err, errUnsuccessful):
 		return 1
 	}
-	fmt.Fprintln(sys.stderr, "webordinary:", err)
+	fmt.Fprintln(sys.stderr, "webordinary:", err) //nolint:errcheck // nobody reads: the exit code says it too
 	return 1
 }
 

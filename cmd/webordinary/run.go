@@ -15,12 +15,8 @@ func runCommand(sys system) *cobra.Command {
 			"Everything is set by the environment or by .env.local in the working directory:\n\n" + describeConfig(),
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := loadConfig(sys.environ)
-			if err != nil {
+			if _, err := loadConfig(sys.environ, "UNCLAIMED_QUEUE_URL"); err != nil {
 				return err
-			}
-			if c.UnclaimedQueueURL == "" {
-				return errors.New("the configuration is wrong:\nUNCLAIMED_QUEUE_URL is missing")
 			}
 			return errors.New("the configuration is right, but the adapters to SQS, DynamoDB and S3 are still missing; `webordinary demo` works without them")
 		},

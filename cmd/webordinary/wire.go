@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 
 	"github.com/go-git/go-git/v5/plumbing/transport/client"
 
@@ -53,8 +54,15 @@ func (c *config) newInstruction(environ []string, workspaces string, tell func(n
 // not when a user waits.
 func (c *config) newAgent(runner *process.Runner, childEnv []string, tell func(name, text string), log *slog.Logger) (handlers.Agent, error) {
 	if c.Agent == "command" {
+		path, err := exec.LookPath(c.agentWords[0])
+		if err == nil {
+			path, err = filepath.Abs(path)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("AGENT_COMMAND begins with %q, and there is no such program", c.agentWords[0])
+		}
 		return &agent.Command{
-			Path: c.agentWords[0], Args: c.agentWords[1:], Runner: runner, Env: childEnv, Timeout: c.AgentTimeout, Log: log,
+			Path: path, Args: c.agentWords[1:], Runner: runner, Env: childEnv, Timeout: c.AgentTimeout, Log: log,
 		}, nil
 	}
 	path, err := exec.LookPath(c.ClaudePath)

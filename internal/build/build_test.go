@@ -273,7 +273,7 @@ func TestNodeEnvProductionKeepsTheBuildTools(t *testing.T) {
 	}
 }
 
-func TestInstall(t *testing.T) { //nolint:tparallel // one step after the other
+func TestInstall(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, small())
 	step := func(name string, installed, lockChanged bool, before func()) {

@@ -124,7 +124,7 @@ func (l *lane) end() {
 			m.Ack()
 		}
 	}()
-	l.Close() //nolint:errcheck,gosec // it cannot fail
+	l.Close() //nolint:errcheck // it cannot fail
 	<-closed
 }
 

@@ -226,7 +226,7 @@ func testClose(t *testing.T, q *queue) {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		l.Close() //nolint:errcheck,gosec // it cannot fail
+		l.Close() //nolint:errcheck // it cannot fail
 	}()
 	done(t, "b is handed back", l.receipts("b")[0].Nacked())
 	done(t, "c is handed back", l.receipts("c")[0].Nacked())
