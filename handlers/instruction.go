@@ -90,16 +90,24 @@ func (h *Instruction) Handle(ctx context.Context, in protocol.InputMessage) (pro
 	return j.handle(ctx)
 }
 
-// admit refuses what will not be worked on.
-func (h *Instruction) admit(j *job) error {
-	if j.in.Pair() != h.Pair {
+// check refuses what breaks a rule.
+func (h *Instruction) check(in protocol.InputMessage) error {
+	if in.Pair() != h.Pair {
 		return &Failure{
 			Code: protocol.WrongProject, Permanent: true,
 			Reason: fmt.Sprintf("this queue belongs to project %q and user %q", h.Pair.ProjectID, h.Pair.UserID),
 		}
 	}
-	if err := j.in.Validate(h.Rules); err != nil {
+	if err := in.Validate(h.Rules); err != nil {
 		return failureOf(err)
+	}
+	return nil
+}
+
+// admit refuses what will not be worked on.
+func (h *Instruction) admit(j *job) error {
+	if err := h.check(j.in); err != nil {
+		return err
 	}
 	switch {
 	case j.entry.Runs > maxRuns:
@@ -216,6 +224,9 @@ func (h *Instruction) CutOff(ctx context.Context, in protocol.InputMessage) (pro
 	j, answer, err := h.open(clean, in)
 	if j == nil {
 		return answer, err
+	}
+	if err := h.check(in); err != nil { // it may not have come to that
+		return protocol.Answer{}, err
 	}
 	var i *InterruptError
 	if errors.As(context.Cause(ctx), &i) && !j.heed(clean, i) {

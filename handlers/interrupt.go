@@ -101,10 +101,10 @@ func (j *job) cutOff(ctx context.Context) (protocol.Answer, error) {
 func (j *job) handBack(ctx context.Context) {
 	ctx, cancel := j.h.detach(ctx)
 	defer cancel()
-	if j.ws == nil {
-		return
+	var err error
+	if j.ws != nil {
+		err = j.saveWork(ctx)
 	}
-	err := j.saveWork(ctx)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.entry.Runs = 0

@@ -148,7 +148,9 @@ func (j *job) runAgent(ctx context.Context) error {
 	if j.entry.Began {
 		r.Notes = append(r.Notes, noteRerun)
 	}
+	j.mu.Lock()
 	j.entry.Began = true
+	j.mu.Unlock()
 	if err := j.save(ctx); err != nil {
 		return err
 	}
@@ -218,23 +220,51 @@ func (j *job) commit(ctx context.Context) error {
 	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, AllowEmpty: j.entry.Wip != ""})
 	switch {
 	case errors.Is(err, workspace.ErrNoChange):
-		j.setCommit(j.entry.Base, nil)
+		err = j.takeHead(ctx)
+		j.leftOut(c.Left)
 	case err != nil:
 		if !j.blame(ctx, err) {
 			return err
 		}
-		j.setCommit(j.entry.Base, nil)
+		err = j.takeHead(ctx)
 	default:
-		files := c.Files
-		if j.entry.Wip != "" {
-			if files, err = j.ws.Files(ctx, j.entry.Base, c.SHA); err != nil {
-				return err
-			}
-		}
-		j.setCommit(c.SHA, files)
+		err = j.take(ctx, c)
 		j.leftOut(c.Left)
 	}
+	if err != nil {
+		return err
+	}
 	return j.record(ctx, journal.Committed)
+}
+
+// takeHead is for a run without a commit of its own. If the thread's head is not
+// where the command found it, a former run's work is there, and a crash came
+// before the journal knew.
+func (j *job) takeHead(ctx context.Context) error {
+	if head := j.ws.Head(); head != j.entry.Base {
+		files, err := j.ws.Files(ctx, j.entry.Base, head)
+		if err != nil {
+			return err
+		}
+		j.setCommit(head, files)
+		return nil
+	}
+	j.setCommit(j.entry.Base, nil)
+	return nil
+}
+
+// take makes a new commit the command's. What was saved as unfinished work is
+// part of it.
+func (j *job) take(ctx context.Context, c workspace.Commit) error {
+	files := c.Files
+	if j.entry.Wip != "" {
+		var err error
+		if files, err = j.ws.Files(ctx, j.entry.Base, c.SHA); err != nil {
+			return err
+		}
+	}
+	j.setCommit(c.SHA, files)
+	return nil
 }
 
 func (j *job) setCommit(sha string, files []string) {
@@ -324,8 +354,7 @@ func (j *job) amend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	j.setCommit(c.SHA, c.Files)
-	return nil
+	return j.take(ctx, c)
 }
 
 // deployWanted reports whether the bucket shall get the thread's head: it has

@@ -32,20 +32,52 @@ func testLaneProperties(t *testing.T, rt *rapid.T) {
 	t.Helper()
 	m := newMachine(t, rt)
 	defer m.tearDown(rt)
+	often := []action{
+		{"deliver", m.deliver},
+		{"deliver", m.deliver},
+		{"deliver", m.deliver},
+		{"redeliver", m.redeliver},
+		{"interrupt", m.interrupt},
+		{"take", m.take},
+		{"take", m.take},
+		{"take", m.take},
+		{"take", m.take},
+		{"ack", m.ack},
+		{"nack", m.nack},
+		{"pause", m.pause},
+		{"resume", m.resume},
+		{"cancel", m.cancel},
+		{"time passes", m.pass},
+		{"end", m.end},
+	}
 	rt.Repeat(map[string]func(*rapid.T){
-		"deliver":     m.deliver,
-		"redeliver":   m.redeliver,
-		"interrupt":   m.interrupt,
-		"take":        m.take,
-		"ack":         m.ack,
-		"nack":        m.nack,
-		"pause":       m.pause,
-		"resume":      m.resume,
-		"cancel":      m.cancel,
-		"time passes": m.pass,
-		"end":         m.end,
-		"":            m.check,
+		"step": func(rt *rapid.T) { evenly(rt, often, "action").do(rt) },
+		"":     m.check,
 	})
+}
+
+type action struct {
+	name string
+	do   func(*rapid.T)
+}
+
+// String is what a failure shows.
+func (a action) String() string { return a.name }
+
+// evenly draws one of 2, 4, 8 or 16. What rapid draws itself is mostly near the
+// beginning.
+func evenly[T any](rt *rapid.T, from []T, label string) T {
+	return rapid.Custom(func(rt *rapid.T) T {
+		low, high := 0, len(from)
+		for high-low > 1 {
+			if middle := (low + high) / 2; rapid.Bool().Draw(rt, "upper") {
+				low = middle
+			} else {
+				high = middle
+			}
+		}
+		return from[low]
+	}).Draw(rt, label)
 }
 
 const (
@@ -211,8 +243,8 @@ func newMachine(t *testing.T, rt *rapid.T) *machine {
 	t.Helper()
 	m := &machine{
 		laneModel: laneModel{
-			policy:    rapid.SampledFrom([]router.Policy{router.SameThread, router.AnyThread, router.Never}).Draw(rt, "policy"),
-			hold:      rapid.IntRange(1, 5).Draw(rt, "hold"),
+			policy:    evenly(rt, []router.Policy{router.SameThread, router.SameThread, router.AnyThread, router.Never}, "policy"),
+			hold:      evenly(rt, []int{5, 3, 2, 1}, "hold"),
 			idle:      rapid.SampledFrom([]time.Duration{0, 100 * time.Millisecond}).Draw(rt, "idle"),
 			gathering: true,
 			quietEnd:  time.Now().Add(modelQuiet),
@@ -232,6 +264,10 @@ func newMachine(t *testing.T, rt *rapid.T) *machine {
 	var err error
 	if m.out, err = m.lane.Subscribe(ctx, ""); err != nil {
 		rt.Fatal(err)
+	}
+	if rapid.Bool().Draw(rt, "nothing gathered") {
+		<-time.After(modelQuiet)
+		m.wait()
 	}
 	return m
 }
@@ -268,20 +304,25 @@ func (m *machine) deliver(rt *rapid.T) {
 	key := fmt.Sprint("c", m.commands)
 	item := router.Item{
 		Key: key, Command: key,
-		Thread:     rapid.SampledFrom([]string{"1", "2"}).Draw(rt, "thread"),
-		Sent:       at(rapid.IntRange(0, 6).Draw(rt, "sent")),
-		Again:      oneOf(rt, 4, "again"),
-		Refused:    oneOf(rt, 4, "refused"),
-		Interrupts: oneOf(rt, 4, "interrupts"),
+		Thread:     evenly(rt, []string{"1", "2"}, "thread"),
+		Sent:       someTime(rt),
+		Again:      seldom(rt, "again"),
+		Refused:    seldom(rt, "refused"),
+		Interrupts: seldom(rt, "interrupts"),
 	}
-	if oneOf(rt, 6, "no command") {
+	if seldom(rt, "no command") {
 		item = router.Item{Sent: item.Sent, Refused: true}
 	}
 	m.send(rt, item)
 }
 
-func oneOf(rt *rapid.T, n int, label string) bool {
-	return rapid.IntRange(0, n-1).Draw(rt, label) == n-1
+// seldom is true once in four times.
+func seldom(rt *rapid.T, label string) bool {
+	return evenly(rt, []bool{false, false, false, true}, label)
+}
+
+func someTime(rt *rapid.T) time.Time {
+	return at(evenly(rt, []int{0, 1, 2, 3, 4, 5, 6, 7}, "sent"))
 }
 
 // redeliver delivers a command again that may be held, or not any more.
@@ -295,7 +336,7 @@ func (m *machine) redeliver(rt *rapid.T) {
 }
 
 func (m *machine) interrupt(rt *rapid.T) {
-	m.send(rt, router.Item{Sent: at(rapid.IntRange(0, 6).Draw(rt, "sent")), Interrupts: true, Only: true, Again: oneOf(rt, 4, "again")})
+	m.send(rt, router.Item{Sent: someTime(rt), Interrupts: true, Only: true, Again: seldom(rt, "again")})
 }
 
 // take is the Router that asks for a message.
@@ -325,19 +366,28 @@ func (m *machine) take(rt *rapid.T) {
 	m.wait()
 }
 
-func (m *machine) ack(*rapid.T) {
+func (m *machine) ack(rt *rapid.T) {
 	if m.running != nil {
 		m.outer.Ack()
 		m.settle("acked")
 		m.wait()
+		m.jobEnded(rt)
 	}
 }
 
-func (m *machine) nack(*rapid.T) {
+func (m *machine) nack(rt *rapid.T) {
 	if m.running != nil {
 		m.outer.Nack()
 		m.settle("nacked")
 		m.wait()
+		m.jobEnded(rt)
+	}
+}
+
+// jobEnded looks whether the context of what ran ended with it.
+func (m *machine) jobEnded(rt *rapid.T) {
+	if m.outer.Context().Err() == nil {
+		rt.Fatal("a settled message's context goes on")
 	}
 }
 
@@ -364,14 +414,14 @@ func (m *machine) cancel(*rapid.T) {
 }
 
 func (m *machine) pass(rt *rapid.T) {
-	ms := rapid.SampledFrom([]int{10, 30, 60, 300}).Draw(rt, "ms")
+	ms := evenly(rt, []int{60, 10, 30, 300}, "ms")
 	<-time.After(time.Duration(ms) * time.Millisecond)
 	m.wait()
 }
 
 // end closes the lane, in one of three ways.
 func (m *machine) end(rt *rapid.T) {
-	if !oneOf(rt, 4, "really") { // or all runs are short
+	if !seldom(rt, "really") { // or all runs are short
 		return
 	}
 	switch how := rapid.SampledFrom([]string{"Close", "context", "inner"}).Draw(rt, "how"); {

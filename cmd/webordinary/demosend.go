@@ -63,17 +63,15 @@ func (d *demo) send(ctx context.Context, body []byte) error {
 	if err != nil {
 		return d.publish(ctx, unclaimed, msg)
 	}
+	var p protocol.Pair
 	if i := in.Interrupt; i != nil {
-		p := protocol.Pair{ProjectID: i.ProjectID, UserID: i.UserID}
+		p = protocol.Pair{ProjectID: i.ProjectID, UserID: i.UserID}
 		if p.Validate() != nil {
 			p = d.last
 		}
-		if p.Validate() != nil {
-			return errors.New("an INTERRUPT came before any message: nothing to interrupt")
-		}
-		return d.publish(ctx, d.names.Input(p), msg)
+	} else {
+		p = in.Command.Pair()
 	}
-	p := in.Command.Pair()
 	if d.names.Check(p) != nil || p.Validate() != nil {
 		return d.publish(ctx, unclaimed, msg)
 	}

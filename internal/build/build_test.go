@@ -426,8 +426,8 @@ func TestTimeout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPlace(t, files)
-			p.Timeout = 4 * time.Second // npm needs one
-			p.fails(t, build.CodeTimeout, "npm", name, "4s")
+			p.Timeout = 6 * time.Second // npm needs one
+			p.fails(t, build.CodeTimeout, "npm", name, "6s")
 			p.appears(t, "up")
 			nothingAlive(t)
 		})
@@ -539,12 +539,13 @@ func TestMessageOfAnEndlessBuildIsBounded(t *testing.T) {
 func TestChildrenGetTheirOwnSurroundings(t *testing.T) {
 	p := newPlace(t, bare(`
 fs.mkdirSync('dist');
-fs.writeFileSync('dist/index.html', ['HOME', 'TMPDIR', 'TZ', 'CI', 'SECRET_OF_THE_WORKER'].map((n) => n + '=' + process.env[n]).join('\n'));
+fs.writeFileSync('dist/index.html', ['HOME', 'TMPDIR', 'TZ', 'CI', 'NODE_ENV', 'SECRET_OF_THE_WORKER'].map((n) => n + '=' + process.env[n]).join('\n'));
 fs.writeFileSync(process.env.HOME + '/.npmrc', 'omit=dev');
 `))
+	p.Env = append(p.Env, "NODE_ENV=production")
 	t.Setenv("SECRET_OF_THE_WORKER", "hunter2")
 	p.build(t)
-	want := fmt.Sprintf("HOME=%[1]s/build/home\nTMPDIR=%[1]s/build/tmp\nTZ=UTC\nCI=1\nSECRET_OF_THE_WORKER=undefined", p.Job)
+	want := fmt.Sprintf("HOME=%[1]s/build/home\nTMPDIR=%[1]s/build/tmp\nTZ=UTC\nCI=1\nNODE_ENV=undefined\nSECRET_OF_THE_WORKER=undefined", p.Job)
 	if d := cmp.Diff(want, p.read(t, "dist/index.html")); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
@@ -675,5 +676,8 @@ func TestManyLinksAreCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.fails(t, build.CodeRefused, `"public/link0", `, "and 2 more")
+	message := p.fails(t, build.CodeRefused, `"public/link0", `, "and 2 more")
+	if named := strings.Count(message, `"public/link`); named != 10 {
+		t.Errorf("%d links are named:\n%s", named, message)
+	}
 }

@@ -107,6 +107,14 @@ func TestMessageIsBounded(t *testing.T) {
 	}
 }
 
+// Code that was made small is one line; the file's name comes after it.
+func TestLongLinesAreCut(t *testing.T) {
+	got := finish([]string{strings.Repeat("x", 5000), "src/a.astro"}, Request{Site: "/site", Job: "/job", Cache: "/cache"})
+	if want := strings.Repeat("x", maxLine) + "…\nsrc/a.astro"; got != want {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestLacksPackage(t *testing.T) {
 	for name, want := range map[string]bool{"missing-package": true, "config": true, "syntax-error": false, "missing-file": false} {
 		out, _ := captured(t, name)

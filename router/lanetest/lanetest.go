@@ -85,7 +85,8 @@ func at(seconds int) time.Time { return time.Unix(int64(seconds), 0).UTC() }
 // lane is a router.Lane that remembers what it received.
 type lane struct {
 	*router.Lane
-	out <-chan *message.Message
+	out   <-chan *message.Message
+	taken []*message.Message
 
 	mu        sync.Mutex
 	delivered []delivery // in the order of arrival
@@ -111,21 +112,30 @@ func (q *queue) start(ctx context.Context, t *testing.T, c router.LaneConfig) *l
 	}
 	l.out = out
 	l.Pause()
-	t.Cleanup(l.end)
+	t.Cleanup(func() { l.end(t) })
 	return l
 }
 
-// end closes a lane and acknowledges what it hands out.
-func (l *lane) end() {
-	closed := make(chan struct{})
+// end closes a lane, also that of a test that failed, and acknowledges what it
+// handed out.
+func (l *lane) end(t *testing.T) {
+	t.Helper()
+	closed, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(closed)
+		l.Close() //nolint:errcheck // it cannot fail
+	}()
+	go func() {
+		defer close(ended)
+		for _, m := range l.taken {
+			m.Ack()
+		}
 		for m := range l.out {
 			m.Ack()
 		}
 	}()
-	l.Close() //nolint:errcheck // it cannot fail
-	<-closed
+	done(t, "the end of Close", closed)
+	done(t, "the end of the lane's channel", ended)
 }
 
 func (l *lane) read(m *message.Message) router.Item {

@@ -55,6 +55,7 @@ func (l *lane) take(t *testing.T) (*message.Message, router.Item) {
 		if !ok {
 			t.Fatal("the lane ended, want a message")
 		}
+		l.taken = append(l.taken, m)
 		item, ok := router.ItemOf(m.Context())
 		if !ok {
 			t.Fatal("a message without an item")
