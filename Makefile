@@ -45,8 +45,8 @@ fmt: ## Format the code
 	$(TOOL) golangci-lint fmt ./...
 
 fuzz: ## Fuzz whatever parses foreign bytes, a minute each
-	@for f in FuzzDecodeInput FuzzDecodeUnclaimed FuzzBranch FuzzRepoURL; do \
-		$(GO) test -run xxx -fuzz "^$$f$$" -fuzztime 1m ./internal/protocol || exit 1; done
+	@for f in FuzzDecodeInput FuzzDecodeUnclaimed FuzzBranch FuzzRepoURL FuzzEncodeOutput; do \
+		$(GO) test -run xxx -fuzz "^$$f$$" -fuzztime 1m -fuzzminimizetime 1x ./internal/protocol || exit 1; done
 
 deadcode: ## List functions that nothing reaches
 	$(TOOL) deadcode -test ./...

@@ -37,7 +37,7 @@ type Claim struct {
 
 // Handle meets a claim request. Once it returns nil, the work that came with the
 // request is in the input queue, and somebody reads that queue or will be asked
-// to. An error is a *Failure that is Permanent, or something to try again.
+// to. An error is a *StepError that is Permanent, or something to try again.
 func (h *Claim) Handle(ctx context.Context, c protocol.ClaimRequest) error {
 	if err := h.Names.Check(c.Pair()); err != nil {
 		return failureOf(err)

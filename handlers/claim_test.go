@@ -141,7 +141,7 @@ func TestClaimForAnImpossiblePair(t *testing.T) {
 		{ProjectID: strings.Repeat("p", 40), UserID: strings.Repeat("u", 40)},
 	} {
 		err := h.Handle(t.Context(), protocol.ClaimRequest{ProjectID: p.ProjectID, UserID: p.UserID})
-		var f *handlers.Failure
+		var f *handlers.StepError
 		if !errors.As(err, &f) || !f.Permanent || f.Code != protocol.InvalidMessage {
 			t.Errorf("%v: error %v, want a permanent invalid_message", p, err)
 		}

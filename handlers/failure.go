@@ -14,8 +14,8 @@ import (
 	"github.com/webordinary/claude-code-container/internal/workspace"
 )
 
-// Failure is why a command was not carried out, in the words of the answer.
-type Failure struct {
+// StepError is why a command was not carried out, in the words of the answer.
+type StepError struct {
 	Code   protocol.ErrorCode
 	Reason string // a person reads it
 	// Permanent is set if running the command again would fail the same way.
@@ -27,7 +27,7 @@ type Failure struct {
 }
 
 // Error implements error.
-func (f *Failure) Error() string {
+func (f *StepError) Error() string {
 	if f.Err == nil || f.Reason != "" {
 		return fmt.Sprintf("%s: %s", f.Code, f.Reason)
 	}
@@ -35,7 +35,7 @@ func (f *Failure) Error() string {
 }
 
 // Unwrap returns the cause.
-func (f *Failure) Unwrap() error { return f.Err }
+func (f *StepError) Unwrap() error { return f.Err }
 
 // ErrShutdown is the cause with which a job is cancelled when the worker has to
 // leave: its work is saved and its message handed back.
@@ -49,9 +49,9 @@ func HandedBack(err error) bool {
 
 // failureOf puts an error of a step into the words of the answer. What the user,
 // the agent or the repository caused is Permanent: it is the result.
-func failureOf(err error) *Failure {
+func failureOf(err error) *StepError {
 	var (
-		f *Failure
+		f *StepError
 		i *protocol.InvalidError
 		w *workspace.Error
 		a *agent.Error
@@ -62,20 +62,20 @@ func failureOf(err error) *Failure {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &i):
-		return &Failure{Code: i.Code, Reason: i.Reason, Permanent: true, Err: err}
+		return &StepError{Code: i.Code, Reason: i.Reason, Permanent: true, Err: err}
 	case errors.As(err, &a):
-		return &Failure{Code: protocol.ErrorCode(a.Code), Reason: a.Message, Permanent: !a.Transient, RetryAfter: a.RetryAfter, Err: err}
+		return &StepError{Code: protocol.ErrorCode(a.Code), Reason: a.Message, Permanent: !a.Transient, RetryAfter: a.RetryAfter, Err: err}
 	case errors.As(err, &b):
-		return &Failure{Code: protocol.ErrorCode(b.Code), Reason: b.Message, Permanent: true, Err: err}
+		return &StepError{Code: protocol.ErrorCode(b.Code), Reason: b.Message, Permanent: true, Err: err}
 	case errors.As(err, &d):
 		code := protocol.ErrorCode(d.Code)
-		return &Failure{Code: code, Reason: d.Error(), Permanent: code == protocol.DeployRefused, Err: err}
+		return &StepError{Code: code, Reason: d.Error(), Permanent: code == protocol.DeployRefused, Err: err}
 	case errors.As(err, &w):
 		code := protocol.ErrorCode(w.Code)
 		permanent := code == protocol.RepoMissing || code == protocol.RepoNotAllowed || code == protocol.FileTooLarge
-		return &Failure{Code: code, Reason: w.Error(), Permanent: permanent, Err: err}
+		return &StepError{Code: code, Reason: w.Error(), Permanent: permanent, Err: err}
 	}
-	return &Failure{Code: protocol.Internal, Reason: "the worker failed in a way that is not the instruction's fault; it was tried again", Err: err}
+	return &StepError{Code: protocol.Internal, Reason: "the worker failed in a way that is not the instruction's fault; it was tried again", Err: err}
 }
 
 // cutShort returns the cause if the step failed because its context ended, else

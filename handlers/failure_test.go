@@ -428,12 +428,12 @@ func TestFailureError(t *testing.T) {
 	t.Parallel()
 	boom := errors.New("boom")
 	tests := []struct {
-		f    handlers.Failure
+		f    handlers.StepError
 		want string
 	}{
-		{handlers.Failure{Code: protocol.Internal, Reason: "why"}, "internal: why"},
-		{handlers.Failure{Code: protocol.Internal, Reason: "why", Err: boom}, "internal: why"},
-		{handlers.Failure{Code: protocol.Internal, Err: boom}, "internal: boom"},
+		{handlers.StepError{Code: protocol.Internal, Reason: "why"}, "internal: why"},
+		{handlers.StepError{Code: protocol.Internal, Reason: "why", Err: boom}, "internal: why"},
+		{handlers.StepError{Code: protocol.Internal, Err: boom}, "internal: boom"},
 	}
 	for _, tt := range tests {
 		if got := tt.f.Error(); got != tt.want || errors.Is(&tt.f, boom) != (tt.f.Err != nil) {

@@ -74,7 +74,7 @@ const (
 )
 
 // Handle carries a command out and returns its answer. What the user, the agent
-// or the repository caused is an answer. An error is a *Failure, which if
+// or the repository caused is an answer. An error is a *StepError, which if
 // Permanent is to be given to Fail, or else run again; or it is one that
 // HandedBack knows.
 //
@@ -93,7 +93,7 @@ func (h *Instruction) Handle(ctx context.Context, in protocol.InputMessage) (pro
 // check refuses what breaks a rule.
 func (h *Instruction) check(in protocol.InputMessage) error {
 	if in.Pair() != h.Pair {
-		return &Failure{
+		return &StepError{
 			Code: protocol.WrongProject, Permanent: true,
 			Reason: fmt.Sprintf("this queue belongs to project %q and user %q", h.Pair.ProjectID, h.Pair.UserID),
 		}
@@ -111,12 +111,12 @@ func (h *Instruction) admit(j *job) error {
 	}
 	switch {
 	case j.entry.Runs > maxRuns:
-		return &Failure{
+		return &StepError{
 			Code: protocol.Internal, Permanent: true,
 			Reason: fmt.Sprintf("the worker crashed %d times while carrying this instruction out", maxRuns),
 		}
 	case j.entry.Tries >= h.attempts():
-		return &Failure{Code: j.out.ErrorCode, Reason: j.out.Error, Permanent: true}
+		return &StepError{Code: j.out.ErrorCode, Reason: j.out.Error, Permanent: true}
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func reused(e *journal.Entry, digest string) error {
 	if slices.Contains(e.Reused, digest) {
 		return nil
 	}
-	return &Failure{
+	return &StepError{
 		Code: protocol.CommandIDReused, Permanent: true,
 		Reason: "another instruction was sent with this commandId before; send this one with an id of its own",
 	}

@@ -237,7 +237,7 @@ func TestCutOffIsNoWayAroundTheRules(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(&handlers.InterruptError{By: "c-2"})
 	_, err := w.h.CutOff(ctx, w.message("t", "c-1", "do it"))
-	var f *handlers.Failure
+	var f *handlers.StepError
 	if !errors.As(err, &f) || f.Code != protocol.RepoNotAllowed || !f.Permanent {
 		t.Errorf("error %v, want a permanent repo_not_allowed", err)
 	}
@@ -251,20 +251,24 @@ func TestShutdown(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name  string
-		step  string // shut down as it begins; empty means while the agent works
-		text  string
+		step  string   // shut down as it begins; empty means while the agent works
 		lock  bool     // the build has a lock file to add
 		saved []string // subjects after the shutdown, newest first
 		log   []string // and in the end
+		files []string // changed, says the answer
 		ran   int      // the agent, in all
 	}{
-		{name: "while the agent works", text: "one", saved: []string{"WIP: page one"}, log: []string{"page one", "WIP: page one"}, ran: 2},
 		{
-			name: "while the agent works, and the build adds to the commit", text: "one", lock: true,
-			saved: []string{"WIP: page one"}, log: []string{"page one", "WIP: page one"}, ran: 2,
+			name: "while the agent works", saved: []string{"WIP: page one"}, log: []string{"page one", "WIP: page one"},
+			files: []string{"first.html", "page.html"}, ran: 2,
 		},
-		{name: "during the build", step: "build", text: "one", saved: []string{"page one"}, log: []string{"page one"}, ran: 1},
-		{name: "as the workspace is opened", step: "workspace", text: "one", log: []string{"page one"}, ran: 1},
+		{
+			name: "while the agent works, and the build adds to the commit", lock: true,
+			saved: []string{"WIP: page one"}, log: []string{"page one", "WIP: page one"},
+			files: []string{"first.html", "package-lock.json", "page.html"}, ran: 2,
+		},
+		{name: "during the build", step: "build", saved: []string{"page one"}, log: []string{"page one"}, files: []string{"page.html"}, ran: 1},
+		{name: "as the workspace is opened", step: "workspace", log: []string{"page one"}, files: []string{"page.html"}, ran: 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -277,7 +281,7 @@ func TestShutdown(t *testing.T) {
 				w.agent.play["page one"] = func(ctx context.Context, r agent.Request) (agent.Result, error) {
 					cancel(handlers.ErrShutdown)
 					<-ctx.Done()
-					return agent.Result{}, errors.Join(write(r, "page.html", "half"), context.Cause(ctx))
+					return agent.Result{}, errors.Join(write(r, "first.html", "half"), context.Cause(ctx))
 				}
 			}
 			w.step = func(name string) {
@@ -285,7 +289,7 @@ func TestShutdown(t *testing.T) {
 					cancel(handlers.ErrShutdown)
 				}
 			}
-			m := w.message("t", "c-1", "page "+tt.text)
+			m := w.message("t", "c-1", "page one")
 			a, err := w.h.Handle(ctx, m)
 			if !errors.Is(err, handlers.ErrShutdown) || !handlers.HandedBack(err) || a.Body != nil {
 				t.Fatalf("got %s, %v, want a message handed back", a.Body, err)
@@ -303,11 +307,7 @@ func TestShutdown(t *testing.T) {
 			if d := cmp.Diff(tt.log, w.log("thread-t")); d != "" {
 				t.Errorf("commits (-want +got):\n%s", d)
 			}
-			want := []string{"page.html"}
-			if tt.lock {
-				want = []string{"package-lock.json", "page.html"}
-			}
-			if d := cmp.Diff(want, out.FilesChanged); d != "" {
+			if d := cmp.Diff(tt.files, out.FilesChanged); d != "" {
 				t.Error(d)
 			}
 			if w.live() != "one" || out.CommitID != w.head("thread-t") || out.Attempt != 1 || w.agent.ran() != tt.ran {

@@ -477,7 +477,7 @@ func (j *job) push(ctx context.Context) error {
 	var conflict *workspace.ConflictError
 	switch {
 	case errors.As(err, &conflict):
-		j.blame(ctx, &Failure{Code: protocol.MergeConflict, Permanent: true, Reason: conflict.Error(), Err: err})
+		j.blame(ctx, &StepError{Code: protocol.MergeConflict, Permanent: true, Reason: conflict.Error(), Err: err})
 		j.mu.Lock()
 		j.out.Branch = conflict.Branch
 		j.mu.Unlock()

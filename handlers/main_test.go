@@ -304,7 +304,7 @@ func (w *world) do(m protocol.InputMessage) protocol.OutputMessage {
 func (w *world) doWith(ctx context.Context, m protocol.InputMessage) protocol.OutputMessage {
 	w.t.Helper()
 	a, err := w.h.Handle(ctx, m)
-	var f *handlers.Failure
+	var f *handlers.StepError
 	if errors.As(err, &f) && f.Permanent {
 		a, err = w.h.Fail(ctx, m, err)
 	}
@@ -328,12 +328,12 @@ func (w *world) succeed(m protocol.InputMessage) protocol.OutputMessage {
 }
 
 // refuse is Handle for a command that has to fail.
-func (w *world) refuse(m protocol.InputMessage) *handlers.Failure {
+func (w *world) refuse(m protocol.InputMessage) *handlers.StepError {
 	w.t.Helper()
 	a, err := w.h.Handle(w.t.Context(), m)
-	var f *handlers.Failure
+	var f *handlers.StepError
 	if !errors.As(err, &f) || a.Body != nil {
-		w.t.Fatalf("%s: got %s and %v, want a *Failure", m.CommandID, a.Body, err)
+		w.t.Fatalf("%s: got %s and %v, want a *StepError", m.CommandID, a.Body, err)
 	}
 	return f
 }

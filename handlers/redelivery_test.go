@@ -193,7 +193,7 @@ func TestLostLeaseLeavesNoTrace(t *testing.T) {
 			if w.log("thread-t") != nil || w.live() != "" {
 				t.Errorf("pushed %v, live page %q", w.log("thread-t"), w.live())
 			}
-			if _, err := w.h.Fail(t.Context(), m, &handlers.Failure{Code: protocol.Internal}); err == nil {
+			if _, err := w.h.Fail(t.Context(), m, &handlers.StepError{Code: protocol.Internal}); err == nil {
 				t.Error("the answer of a failure was journalled")
 			}
 			if err := w.h.Answered(t.Context(), m); err == nil {

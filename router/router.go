@@ -172,7 +172,7 @@ func (r *Router) handleUnclaimed(msg *message.Message) error {
 
 // classify says in the middleware's words what a handler's error means.
 func classify(err error) error {
-	var f *handlers.Failure
+	var f *handlers.StepError
 	switch {
 	case err == nil:
 		return nil
