@@ -336,7 +336,8 @@ func TestAContainerThatOwnsOneProjectClaimedASecond(t *testing.T) {
 }
 
 func TestWhatCannotBeReadIsDeadLettered(t *testing.T) {
-	in(t, nil, func(p *platform) {
+	// Room for a second claim keeps the unclaimed queue open.
+	in(t, func(c *router.Config) { c.MaxClaims = 2 }, func(p *platform) {
 		t := p.t
 		p.collect(t, unclaimed+"-dlq", output, dead)
 		p.publish(t, unclaimed, "not JSON")
