@@ -499,7 +499,8 @@ func TestTenThousandClaims(t *testing.T) {
 		if n := p.fences(t, atOnce) - fences; n != total-atOnce {
 			t.Errorf("%d claims, want %d", n, total-atOnce)
 		}
-		if n := runtime.NumGoroutine(); n > goroutines {
+		// A few may be on their way out; one for each claim would be thousands.
+		if n := runtime.NumGoroutine(); n > goroutines+10 {
 			t.Errorf("%d goroutines, %d before", n, goroutines)
 		}
 		if grown := heapInUse() - heap; grown > 1<<20 {
