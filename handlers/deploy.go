@@ -1,0 +1,150 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/webordinary/claude-code-container/internal/deploy"
+	"github.com/webordinary/claude-code-container/internal/journal"
+	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/internal/workspace"
+)
+
+// deployWanted reports whether the bucket shall get the thread's head: it has
+// something else, or something incomplete. A first command that changes nothing
+// deploys nothing, and an older command does not undo a later one.
+func (j *job) deployWanted(ctx context.Context) (bool, error) {
+	bucket := j.bucketName()
+	site, known, err := j.h.Journal.LoadSite(ctx, bucket)
+	if err != nil {
+		return false, err
+	}
+	if known && site.Complete && j.entry.Commit == site.Commit {
+		j.out.BuildSuccess = true
+		j.deployed(site.Deployed)
+		return false, nil
+	}
+	switch later := known && site.Complete && site.CommandID != j.in.CommandID && site.Sent.After(j.in.Delivery.Sent); {
+	case j.failedAlready():
+		return false, nil
+	case later:
+		j.out.Superseded = true
+		return false, nil
+	case known:
+		return true, nil
+	case !j.changed():
+		return false, nil
+	}
+	// Remembered before the build: if it fails, the bucket still wants this
+	// thread, also when the next command changes nothing.
+	return true, j.h.saveSite(ctx, journal.Site{Bucket: bucket})
+}
+
+func (j *job) bucketName() string { return j.h.Names.Bucket(j.in.ProjectID) }
+
+// deployAndPush does both to their end, side by side. What one fails with does
+// not stop the other.
+func (j *job) deployAndPush(ctx context.Context) error {
+	var pushErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { pushErr = j.push(ctx) })
+	deployErr := j.deploy(ctx)
+	wg.Wait()
+	return errors.Join(deployErr, pushErr)
+}
+
+func (j *job) deploy(ctx context.Context) error {
+	if j.has(journal.Deployed) {
+		return nil
+	}
+	name := j.bucketName()
+	j.tell("deploy", "uploading to "+name)
+	bucket, err := j.h.Bucket(name)
+	if err != nil {
+		return err
+	}
+	before, _, err := j.h.Journal.LoadSite(ctx, name)
+	if err != nil {
+		return err
+	}
+	site := journal.Site{
+		Bucket: name, Commit: j.entry.Commit, CommandID: j.in.CommandID, Sent: j.in.Delivery.Sent, Retired: before.Retired,
+	}
+	if err := j.h.saveSite(ctx, site); err != nil {
+		return err
+	}
+	result, err := deploy.Sync(ctx, bucket, deploy.Options{
+		Dir: filepath.Join(j.ws.Site(), "dist"), Grace: j.h.AssetGrace, Retired: site.Retired, Now: j.h.Now, BeforePages: j.beforePages,
+	})
+	if result.Retired != nil {
+		site.Retired = result.Retired
+	}
+	if err != nil {
+		if serr := j.h.saveSite(ctx, site); serr != nil && ctx.Err() == nil {
+			return serr
+		}
+		if !j.blame(ctx, err) {
+			return err
+		}
+		return j.record(ctx, journal.Deployed)
+	}
+	site.Complete, site.Deployed = true, j.h.now()
+	if err := j.h.saveSite(ctx, site); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	j.deployed(site.Deployed)
+	j.mu.Unlock()
+	return j.record(ctx, journal.Deployed)
+}
+
+// beforePages is the last moment for an interruption: once a page is uploaded
+// the deploy is finished.
+func (j *job) beforePages(ctx context.Context) error {
+	if !j.closeWindow() {
+		return context.Cause(ctx)
+	}
+	return j.h.Lease.Check()
+}
+
+// deployed says where the site is.
+func (j *job) deployed(at time.Time) {
+	j.out.DeploySuccess, j.out.DeploymentTime = true, at.UnixMilli()
+	j.out.S3Bucket = j.bucketName()
+	j.out.S3URL = j.h.Names.SiteURL(j.out.S3Bucket)
+	j.out.PreviewURL = j.out.S3URL
+}
+
+func (j *job) push(ctx context.Context) error {
+	if j.has(journal.Pushed) {
+		return nil
+	}
+	if !j.changed() && !j.ws.Unpushed() {
+		return nil
+	}
+	j.tell("push", "pushing "+j.ws.Branch())
+	if err := j.h.Lease.Check(); err != nil {
+		return err
+	}
+	_, err := j.ws.Push(ctx, workspace.PushRequest{SHA: j.entry.Commit, CommandID: j.in.CommandID})
+	var conflict *workspace.ConflictError
+	switch {
+	case errors.As(err, &conflict):
+		j.blame(ctx, &StepError{Code: protocol.MergeConflict, Permanent: true, Reason: conflict.Error(), Err: err})
+		j.mu.Lock()
+		j.out.Branch = conflict.Branch
+		j.mu.Unlock()
+	case err != nil:
+		return err
+	}
+	return j.record(ctx, journal.Pushed)
+}
+
+func (j *job) has(m journal.Mark) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.entry.Has(m)
+}
