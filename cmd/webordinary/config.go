@@ -208,6 +208,9 @@ func (c *config) check() []error {
 		add(true, "SANDBOX is %q; auto or off", c.Sandbox)
 	}
 	add(strings.HasSuffix(c.UnclaimedQueueURL, ".fifo"), "UNCLAIMED_QUEUE_URL is a FIFO queue; a message group would stop behind its first message, use a standard queue")
+	for _, name := range c.AgentEnv {
+		add(isCredential(name), "AGENT_ENV names %s; agent and npm get no credential of the worker", name)
+	}
 	for _, h := range c.AllowedRepoHosts {
 		if strings.Contains(h, "@") {
 			add(true, "ALLOWED_REPO_HOSTS has a name or password before an @; host or host:port")
@@ -259,6 +262,12 @@ func (c *config) checkNames() []error {
 		add("the patterns of names", c.names().Validate())
 	}
 	return wrong
+}
+
+// isCredential reports whether a variable holds a secret of the worker, or leads
+// to one.
+func isCredential(name string) bool {
+	return name == "GITHUB_TOKEN" || name == "ANTHROPIC_API_KEY" || strings.HasPrefix(name, "AWS_")
 }
 
 func (c *config) names() protocol.Names {

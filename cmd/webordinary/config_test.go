@@ -120,6 +120,7 @@ func TestOneWrongValue(t *testing.T) {
 		{"MAX_CLAIMS=many", `MAX_CLAIMS is "many": `},
 		{"MAX_CLAIMS=0", "MAX_CLAIMS is 0; at least 1"},
 		{"MAX_ATTEMPTS=0", "MAX_ATTEMPTS is 0; at least 1"},
+		{"AGENT_ENV=GITHUB_TOKEN", "AGENT_ENV names GITHUB_TOKEN; agent and npm get no credential"},
 		{"AGENT_MAX_TURNS=0", "AGENT_MAX_TURNS is 0; at least 1"},
 		{"AGENT_MAX_COST_USD=-1", "AGENT_MAX_COST_USD is -1; at least 0"},
 		{"AGENT_MAX_COST_USD=NaN", "AGENT_MAX_COST_USD is NaN; at least 0"},

@@ -75,11 +75,6 @@ const (
 	Answered     Mark = "answered"     // the answer was published
 )
 
-// Marks lists every mark.
-func Marks() []Mark {
-	return []Mark{Opened, Agent, Committed, Built, Deployed, Pushed, DeadLettered, Finished, Answered}
-}
-
 // Entry is what is known of one command.
 type Entry struct {
 	ProjectKey string    `json:"projectKey"`
