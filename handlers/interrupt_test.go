@@ -281,7 +281,8 @@ func TestShutdown(t *testing.T) {
 				w.agent.play["page one"] = func(ctx context.Context, r agent.Request) (agent.Result, error) {
 					cancel(handlers.ErrShutdown)
 					<-ctx.Done()
-					return agent.Result{}, errors.Join(write(r, "first.html", "half"), context.Cause(ctx))
+					killed := &agent.Error{Code: agent.CodeFailed, Message: "It ended with exit code 143."}
+					return agent.Result{}, errors.Join(write(r, "first.html", "half"), killed)
 				}
 			}
 			w.step = func(name string) {
@@ -294,7 +295,7 @@ func TestShutdown(t *testing.T) {
 			if !errors.Is(err, handlers.ErrShutdown) || !handlers.HandedBack(err) || a.Body != nil {
 				t.Fatalf("got %s, %v, want a message handed back", a.Body, err)
 			}
-			if e := w.entry(); e.Runs != 0 || e.Tries != 0 || e.Has(journal.Finished) {
+			if e := w.entry(); e.Runs != 0 || e.Tries != 0 || e.Blamed || e.Has(journal.Finished) {
 				t.Errorf("entry %+v", e)
 			}
 			if d := cmp.Diff(tt.saved, w.log("thread-t")); d != "" {
