@@ -255,19 +255,27 @@ func hook(w *world, script string) {
 // TestBuildIsNotDeployedAsAnothers: between two runs of a command another one
 // used the checkout, so what lies in dist is not the first one's.
 func TestBuildIsNotDeployedAsAnothers(t *testing.T) {
-	w := newWorld(t)
-	w.put = func(context.Context, string) error { return errors.New("boom") }
-	first := w.message("a", "c-1", "page one")
-	_ = w.refuse(first)
-	w.put = nil
-	second := w.message("b", "c-2", "page two")
-	second.Delivery.Sent = first.Delivery.Sent.Add(-time.Hour)
-	w.succeed(second)
-	if out := w.succeed(first); w.live() != "one" || out.CommitID != w.head("thread-a") {
-		t.Errorf("live page %q", w.live())
-	}
-	if w.agent.ran() != 2 {
-		t.Errorf("the agent ran %d times", w.agent.ran())
+	t.Parallel()
+	for _, second := range []string{"page two", "vandalize"} {
+		t.Run(second, func(t *testing.T) {
+			w := newWorld(t)
+			w.agent.play["vandalize"] = func(_ context.Context, r agent.Request) (agent.Result, error) {
+				return agent.Result{}, errors.Join(write(r, "dist/index.html", "mine"), &agent.Error{Code: agent.CodeFailed, Message: "no"})
+			}
+			w.put = func(context.Context, string) error { return errors.New("boom") }
+			first := w.message("a", "c-1", "page one")
+			_ = w.refuse(first)
+			w.put = nil
+			other := w.message("b", "c-2", second)
+			other.Delivery.Sent = first.Delivery.Sent.Add(-time.Hour)
+			w.do(other)
+			if out := w.succeed(first); w.live() != "one" || out.CommitID != w.head("thread-a") {
+				t.Errorf("live page %q", w.live())
+			}
+			if w.agent.ran() != 2 {
+				t.Errorf("the agent ran %d times", w.agent.ran())
+			}
+		})
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,6 +80,8 @@ type world struct {
 	sites   string
 	h       *handlers.Instruction // the worker at present
 
+	frozen atomic.Int64 // how long the worker was frozen, in ns
+
 	mu    sync.Mutex
 	sent  time.Time
 	steps []string                                    // told so far
@@ -128,7 +131,7 @@ func (w *world) workspaces() *workspace.Store {
 
 func (w *world) acquire() *claim.Lease {
 	w.t.Helper()
-	l, err := (&claim.Claims{Table: w.table, ContainerID: "worker"}).Acquire(w.t.Context(), w.h.Pair.Key())
+	l, err := (&claim.Claims{Table: w.table, ContainerID: "worker", Now: w.leaseNow}).Acquire(w.t.Context(), w.h.Pair.Key())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -147,6 +150,9 @@ func (w *world) nextWorker() {
 	next.Workspaces, next.Lease = w.workspaces(), w.acquire()
 	w.h = &next
 }
+
+// leaseNow is the clock of the leases.
+func (w *world) leaseNow() time.Time { return time.Now().Add(time.Duration(w.frozen.Load())) }
 
 // stolen gives the project to somebody else, unnoticed.
 func (w *world) stolen() {

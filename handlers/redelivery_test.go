@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -161,13 +162,16 @@ func TestLostLeaseLeavesNoTrace(t *testing.T) {
 		{"the lease ends while the agent works", func(w *world) { w.h.Lease.Abandon() }, "agent"},
 		{"the lease ends before the push", func(w *world) { w.h.Lease.Abandon() }, "push"},
 		{"somebody took the project unnoticed", func(w *world) { w.stolen() }, "commit"},
+		{"the worker was frozen before the push", func(w *world) { w.frozen.Store(int64(time.Hour)) }, "push"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.put = func(ctx context.Context, _ string) error { // a deploy is begun, and comes to nothing
-				<-ctx.Done()
-				return context.Cause(ctx)
+				if w.frozen.Load() == 0 {
+					<-ctx.Done()
+				}
+				return errors.Join(errors.New("no upload"), context.Cause(ctx))
 			}
 			w.agent.play["do it"] = func(ctx context.Context, r agent.Request) (agent.Result, error) {
 				if tt.at == "agent" {
@@ -200,5 +204,23 @@ func TestLostLeaseLeavesNoTrace(t *testing.T) {
 				t.Error("an answer was recorded as published")
 			}
 		})
+	}
+}
+
+// TestFrozenWorkerServesNoPage: it wakes in the middle of a deploy, when the
+// project may have been another's for long.
+func TestFrozenWorkerServesNoPage(t *testing.T) {
+	w := newWorld(t)
+	w.put = func(_ context.Context, key string) error {
+		if key == "style.css" {
+			w.frozen.Store(int64(time.Hour))
+		}
+		return nil
+	}
+	if a, err := w.h.Handle(t.Context(), w.message("t", "c-1", "page late")); !handlers.HandedBack(err) || a.Body != nil {
+		t.Errorf("got %s, %v, want the lost lease", a.Body, err)
+	}
+	if w.live() != "" {
+		t.Errorf("live page %q", w.live())
 	}
 }
