@@ -8,6 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/webordinary/claude-code-container/handlers"
+	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/middleware"
 )
 
@@ -87,7 +88,7 @@ func commandID(msg *message.Message) string {
 
 // ids are what every line about a message has.
 func ids(msg *message.Message) []slog.Attr {
-	attrs := []slog.Attr{slog.Int("receives", DeliveryOf(msg.Context()).Receives)}
+	attrs := []slog.Attr{slog.Int("receives", protocol.DeliveryOf(msg.Context()).Receives)}
 	in := receivedOf(msg.Context())
 	if in.command == nil {
 		return attrs

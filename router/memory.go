@@ -14,20 +14,6 @@ import (
 	"github.com/webordinary/claude-code-container/internal/protocol"
 )
 
-type deliveryKey struct{}
-
-// WithDelivery returns a context for a message that says how it was delivered.
-// Subscribers set it on what they hand out.
-func WithDelivery(ctx context.Context, d protocol.Delivery) context.Context {
-	return context.WithValue(ctx, deliveryKey{}, d)
-}
-
-// DeliveryOf returns what the subscriber said of a message.
-func DeliveryOf(ctx context.Context) protocol.Delivery {
-	d, _ := ctx.Value(deliveryKey{}).(protocol.Delivery)
-	return d
-}
-
 // Memory is queues in memory, for the demo and for tests: Watermill's GoChannel,
 // and what it lacks to be used like SQS. A topic keeps its messages until they
 // are acknowledged, also while nobody subscribes; a message carries its id, its
@@ -88,12 +74,7 @@ func (m *Memory) Publish(name string, messages ...*message.Message) error {
 	defer m.mu.Unlock()
 	t := m.topic(name)
 	for _, msg := range messages {
-		k := &kept{message: msg.Copy(), delivery: DeliveryOf(msg.Context())}
-		k.delivery.Receives = 0
-		k.delivery.MessageID = uuid.NewString()
-		if k.delivery.Sent.IsZero() {
-			k.delivery.Sent = m.now()
-		}
+		k := &kept{message: msg.Copy(), delivery: protocol.Delivery{MessageID: uuid.NewString(), Sent: m.now()}.WithAttributes(msg.Metadata)}
 		k.message.Metadata.Set(idHeader, k.delivery.MessageID)
 		t.kept = append(t.kept, k)
 		if t.open {
@@ -308,7 +289,7 @@ func (s *memorySubscriber) fresh(ctx context.Context, name string, got *message.
 	m := message.NewMessage(got.UUID, got.Payload)
 	m.Metadata = maps.Clone(got.Metadata)
 	delete(m.Metadata, idHeader)
-	m.SetContext(WithDelivery(ctx, d))
+	m.SetContext(protocol.WithDelivery(ctx, d))
 	return m
 }
 

@@ -32,7 +32,7 @@ type Queues interface {
 	message.Publisher
 	// Subscriber returns a new subscriber. It calls gate, if there is one,
 	// before each receive, and receives only after it returned. Messages it
-	// hands out carry a delivery (WithDelivery).
+	// hands out carry a delivery (protocol.WithDelivery).
 	Subscriber(gate func(context.Context) error) message.Subscriber
 	// PublishAfter publishes a message that is delivered after a delay.
 	PublishAfter(delay time.Duration, topic string, messages ...*message.Message) error
@@ -148,7 +148,11 @@ func (r *Router) Forward(ctx context.Context, m protocol.InputMessage) error {
 		return err
 	}
 	msg := message.NewMessage(watermill.NewUUID(), body)
-	msg.SetContext(WithDelivery(ctx, protocol.Delivery{Sent: m.Delivery.Sent}))
+	msg.SetContext(ctx)
+	msg.Metadata.Set(protocol.AttrCommandID, m.CommandID)
+	if !m.Delivery.Sent.IsZero() {
+		msg.Metadata.Set(protocol.AttrSentAt, m.Delivery.SentAt())
+	}
 	return r.config.Queues.Publish(r.config.Names.Input(m.Pair()), msg)
 }
 
@@ -163,7 +167,7 @@ func (r *Router) Resend(_ context.Context, c protocol.ClaimRequest, delay time.D
 
 // handleUnclaimed adapts handlers.Claim.
 func (r *Router) handleUnclaimed(msg *message.Message) error {
-	c, err := protocol.DecodeUnclaimed(msg.Payload, DeliveryOf(msg.Context()))
+	c, err := protocol.DecodeUnclaimed(msg.Payload, protocol.DeliveryOf(msg.Context()))
 	if err != nil {
 		return middleware.Permanent(err)
 	}

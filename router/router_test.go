@@ -264,7 +264,7 @@ func TestForwardedCommandKeepsItsSentTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := <-messages
-	if got := router.DeliveryOf(m.Context()).Sent; !got.Equal(sent) {
+	if got := protocol.DeliveryOf(m.Context()).Sent; !got.Equal(sent) {
 		t.Errorf("sent at %v, want %v", got, sent)
 	}
 	m.Ack()

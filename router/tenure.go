@@ -179,8 +179,7 @@ type received struct {
 
 // read decodes a message, once, for the lane and for the handler.
 func (t *tenure) read(msg *message.Message) Item {
-	d := DeliveryOf(msg.Context())
-	d.CommandID = msg.Metadata.Get("commandId")
+	d := protocol.DeliveryOf(msg.Context())
 	in, err := protocol.DecodeInput(msg.Payload, d)
 	switch {
 	case err != nil:
@@ -189,7 +188,7 @@ func (t *tenure) read(msg *message.Message) Item {
 		return Item{Sent: d.Sent, Interrupts: true, Only: true}
 	}
 	cmd := in.Command
-	msg.Metadata.Set("commandId", cmd.CommandID) // it stays with the message into a dead-letter queue
+	msg.Metadata.Set(protocol.AttrCommandID, cmd.CommandID) // it stays with the message into a dead-letter queue
 	item := Item{
 		Key: cmd.CommandID + "\x00" + cmd.Digest(), Command: cmd.CommandID, Thread: cmd.ThreadID, Sent: d.Sent,
 		Again: d.Receives > 1 || d.Resent, Interrupts: cmd.Interrupts, Value: received{command: cmd},

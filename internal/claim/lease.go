@@ -16,6 +16,7 @@ type Lease struct {
 	claims *Claims
 	fence  int64
 	key    string
+	taken  freed         // what was there before
 	lost   chan struct{} // closed when trust ends
 	stop   chan struct{} // closed when renewing shall end
 	ended  chan struct{} // closed when renewing has ended
@@ -29,9 +30,9 @@ type Lease struct {
 	isEnded bool
 }
 
-func newLease(c *Claims, row Row, start time.Time) *Lease {
+func newLease(c *Claims, row Row, start time.Time, taken freed) *Lease {
 	l := &Lease{
-		claims: c, fence: row.Fence, key: row.ProjectKey, row: row, until: start.Add(c.trust()),
+		claims: c, fence: row.Fence, key: row.ProjectKey, taken: taken, row: row, until: start.Add(c.trust()),
 		lost: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	go l.renew()
@@ -43,6 +44,27 @@ func (l *Lease) Key() string { return l.key }
 
 // Fence returns the number of this tenure, under which the journal is written.
 func (l *Lease) Fence() int64 { return l.fence }
+
+// Unclean reports whether the owner before did not release the project: it
+// crashed, is frozen, or was cut off. What it held may be invisible in the queue
+// for a while, and what it left in the checkout is unfinished.
+func (l *Lease) Unclean() bool { return l.taken.unclean }
+
+// Moved is when the former owner's row was first seen as it was taken: since
+// then, by our clock, that owner renewed nothing. It is zero for a lease that is
+// not Unclean, and where nothing is known.
+func (l *Lease) Moved() time.Time { return l.taken.moved }
+
+// Left is how long the lease will be trusted if no renewal succeeds; nothing or
+// less if it is lost.
+func (l *Lease) Left() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.isLost {
+		return 0
+	}
+	return l.until.Sub(l.claims.now())
+}
 
 // Lost is closed when the lease is no longer trusted.
 func (l *Lease) Lost() <-chan struct{} { return l.lost }
@@ -185,7 +207,8 @@ func (l *Lease) renew() {
 
 // renewOnce renews within what is left of the trust; false if it is lost.
 func (l *Lease) renewOnce(ctx context.Context, left time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, left)
+	// One that hangs leaves time for another, on a connection that works.
+	ctx, cancel := context.WithTimeout(ctx, min(left, l.claims.renewal()))
 	defer cancel()
 	l.mu.Lock()
 	status := l.row.Status

@@ -32,15 +32,6 @@ func (p Pair) Key() string { return p.ProjectID + "#" + p.UserID }
 // can share one; the workspace keeps them apart.
 func (p Pair) Dir() string { return p.ProjectID + "-" + p.UserID }
 
-// Delivery is how a message reached us. It is no part of the message's body.
-type Delivery struct {
-	MessageID string    // the queue's own id
-	Sent      time.Time // when the queue first took it
-	Receives  int       // 1 at the first
-	Resent    bool      // a worker put it back into the queue
-	CommandID string    // given with the message where its body has none
-}
-
 // InputMessage is a command: a user's instruction and what it is for.
 type InputMessage struct {
 	ProjectID   string
