@@ -50,7 +50,7 @@ func (h *memoryHarness) Publish(t *testing.T, m *message.Message) {
 
 // Subscriber implements lanetest.Harness.
 func (h *memoryHarness) Subscriber(*testing.T) (message.Subscriber, string) {
-	return h.memory.Subscriber(nil), memoryTopic
+	return h.memory.Subscriber(nil, nil), memoryTopic
 }
 
 // Left implements lanetest.Harness.

@@ -113,7 +113,7 @@ func (d *demo) watch(ctx context.Context, topic string, take func(*message.Messa
 		return nil
 	}
 	d.watched[topic] = true
-	messages, err := d.queues.Subscriber(nil).Subscribe(context.WithoutCancel(ctx), topic)
+	messages, err := d.queues.Subscriber(nil, nil).Subscribe(context.WithoutCancel(ctx), topic)
 	if err != nil {
 		return err
 	}

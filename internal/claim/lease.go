@@ -55,6 +55,16 @@ func (l *Lease) Unclean() bool { return l.taken.unclean }
 // not Unclean, and where nothing is known.
 func (l *Lease) Moved() time.Time { return l.taken.moved }
 
+// Unseen is how long what the former owner had received may still be invisible in
+// its queue, if a received message is invisible for so long without its owner. It
+// is nothing where the project was released.
+func (l *Lease) Unseen(visibility time.Duration) time.Duration {
+	if l.taken.moved.IsZero() {
+		return 0
+	}
+	return max(visibility+l.claims.renewal()-l.claims.now().Sub(l.taken.moved), 0)
+}
+
 // Left is how long the lease will be trusted if no renewal succeeds; nothing or
 // less if it is lost.
 func (l *Lease) Left() time.Duration {

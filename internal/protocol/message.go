@@ -15,6 +15,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -27,6 +28,17 @@ type Pair struct {
 // Key is the claim's key, for example amelia#scott. No id holds a #, so no two
 // pairs share one.
 func (p Pair) Key() string { return p.ProjectID + "#" + p.UserID }
+
+// ParseKey is the inverse of Pair.Key. It returns an *InvalidError for what is no
+// pair's key.
+func ParseKey(key string) (Pair, error) {
+	project, user, ok := strings.Cut(key, "#")
+	p := Pair{ProjectID: project, UserID: user}
+	if !ok {
+		return Pair{}, invalid("a claim's key is projectId#userId")
+	}
+	return p, p.Validate()
+}
 
 // Dir is the name of the pair's directory, for example amelia-scott. Two pairs
 // can share one; the workspace keeps them apart.
