@@ -93,7 +93,7 @@ func (d *demo) publish(ctx context.Context, topic string, msg *message.Message) 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return d.queues.Publish(topic, msg) //nolint:contextcheck // a Watermill publisher takes none
+	return d.queues.Publish(topic, msg)
 }
 
 func (d *demo) active(ctx context.Context, p protocol.Pair) bool {
