@@ -151,9 +151,15 @@ func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus,
 	defer again.Stop()
 	quiet := time.NewTimer(k.silence)
 	defer quiet.Stop()
+	heard := bootTime()
 	for {
 		select {
 		case order := <-orders:
+			// If we were frozen with the worker, the heartbeat may come
+			// before the timer has fired.
+			late := bootTime()-heard > k.silence
+			silent, over = silent || late && !over, over || late
+			heard = bootTime()
 			quiet.Reset(k.silence)
 			if order == orderTerm && expired == nil {
 				k.signal(syscall.SIGTERM)
@@ -181,6 +187,15 @@ func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus,
 			k.signal(syscall.SIGKILL)
 		}
 	}
+}
+
+// bootTime is a clock that goes on while the machine is suspended.
+func bootTime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0 // every Linux has it; if not, the timer is left
+	}
+	return time.Duration(ts.Nano())
 }
 
 // signal sends a signal to every descendant.

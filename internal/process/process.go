@@ -10,9 +10,8 @@
 // keeper kills the tree, so that nothing works in the place of a worker that may
 // have lost its claim meanwhile. Run then returns ErrSilence when it thaws.
 //
-// A keeper that was frozen together with its worker may find either the silence
-// or the heartbeat first when both thaw. The one ends in ErrSilence, the other
-// goes on.
+// A keeper that was frozen together with its worker kills, too, when both thaw:
+// what counts is how long nothing was heard, on a clock that does not stop.
 //
 // Not covered in this form: a descendant that changes its user, and a keeper
 // that is itself killed or frozen by somebody else (if killed, only the child's

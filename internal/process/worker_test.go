@@ -156,11 +156,12 @@ func TestKeeperFrozenWithTheWorker(t *testing.T) {
 	if len(alive(t)) == 0 {
 		t.Fatal("a frozen keeper ended its tree")
 	}
+	w.signal(syscall.SIGCONT) // the worker first: its heartbeat comes too late
+	<-time.After(silence / 5)
 	for _, pid := range frozen {
 		syscall.Kill(pid, syscall.SIGCONT) //nolint:errcheck // one may have been about to end
 	}
 	gone(t, time.Second)
-	w.signal(syscall.SIGCONT)
 	if code := w.exit(); code != 3 {
 		t.Errorf("the worker exits with %d", code)
 	}
