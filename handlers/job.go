@@ -111,11 +111,8 @@ func (j *job) openWorkspace(ctx context.Context) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.entry.Has(journal.Committed) && !j.entry.Has(journal.Pushed) && !ws.Contains(ctx, j.entry.Commit) {
-		// The directory was lost with a commit that nobody else had.
-		j.h.log().WarnContext(ctx, "recorded work is gone, running the agent again", slog.String("command_id", j.in.CommandID))
-		j.entry.Forget(journal.Agent, journal.Committed, journal.Built, journal.Deployed)
-		j.entry.Base = ""
+	if err := j.missWork(ctx); err != nil {
+		return err
 	}
 	if j.entry.Base == "" {
 		j.entry.Base = ws.Head()
@@ -123,6 +120,24 @@ func (j *job) openWorkspace(ctx context.Context) error {
 	j.out.Branch, j.out.CommitID = ws.Branch(), ws.Head()
 	if j.entry.Commit != "" {
 		j.out.CommitID = j.entry.Commit
+	}
+	return nil
+}
+
+// missWork begins again if the directory was lost with a commit that nobody else
+// had.
+func (j *job) missWork(ctx context.Context) error {
+	if !j.entry.Has(journal.Committed) || j.entry.Has(journal.Pushed) {
+		return nil
+	}
+	has, err := j.ws.Contains(ctx, j.entry.Commit)
+	if err != nil {
+		return err
+	}
+	if !has {
+		j.h.log().WarnContext(ctx, "recorded work is gone, running the agent again", slog.String("command_id", j.in.CommandID))
+		j.entry.Forget(journal.Agent, journal.Committed, journal.Built, journal.Deployed)
+		j.entry.Base = ""
 	}
 	return nil
 }

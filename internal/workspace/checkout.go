@@ -55,10 +55,14 @@ func (w *Workspace) isAncestor(ctx context.Context, a, b string) (bool, error) {
 	return err == nil, nil
 }
 
-// Contains reports whether a commit is part of the thread's branch.
-func (w *Workspace) Contains(ctx context.Context, sha string) bool {
+// Contains reports whether a commit is part of the thread's branch. An error
+// means that nobody knows.
+func (w *Workspace) Contains(ctx context.Context, sha string) (bool, error) {
 	ok, err := w.isAncestor(ctx, sha, w.head)
-	return ok && err == nil
+	if exitCode(err) > 0 { // git knows no such commit
+		return false, nil
+	}
+	return ok, err
 }
 
 // Unpushed reports whether the branch has commits that the remote did not have

@@ -179,6 +179,9 @@ func (w *Workspace) remoteError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if errors.Is(err, process.ErrSilence) {
+		return err // the remote has nothing to do with it
+	}
 	text := err.Error()
 	host := "the repository's host"
 	if u, perr := url.Parse(w.url); perr == nil && u.Host != "" {
