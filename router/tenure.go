@@ -54,15 +54,21 @@ func (r *Router) open(_ context.Context, p protocol.Pair, l *claim.Lease) error 
 	r.n++
 	t.handler = r.router.AddHandler("instruction-"+strconv.Itoa(r.n), topic, subscription(messages),
 		r.config.Names.Output(p), &answers{t: t}, t.handle)
+	t.tell(handlers.Step{Name: handlers.StepClaimed, Text: "working for project " + p.ProjectID + " and user " + p.UserID})
 	if err := r.router.RunHandlers(r.ctx); err != nil { //nolint:contextcheck // as above
+		t.tell(handlers.Step{Name: handlers.StepReleased})
 		return errors.Join(err, t.lane.Close())
 	}
 	r.tenures.Go(t.run)
-	if instruction.Step != nil {
-		instruction.Step(handlers.Step{Name: "claim", Text: "working for project " + p.ProjectID + " and user " + p.UserID})
-	}
 	t.log.Info("project claimed", slog.Int64("fence", l.Fence())) //nolint:sloglint // the tenure outlives the message's context
 	return nil
+}
+
+func (t *tenure) tell(s handlers.Step) {
+	if t.instruction.Step != nil {
+		s.Pair = t.pair
+		t.instruction.Step(s)
+	}
 }
 
 type handBackError struct{ error }
@@ -115,6 +121,7 @@ func (t *tenure) run() {
 func (t *tenure) close() {
 	t.lane.Close() //nolint:errcheck // it cannot fail
 	<-t.handler.Stopped()
+	t.tell(handlers.Step{Name: handlers.StepReleased})
 }
 
 // leave gives an idle project up, unless work arrives at the last moment: false.
@@ -206,6 +213,7 @@ func (t *tenure) handle(msg *message.Message) ([]*message.Message, error) {
 	if in.err != nil {
 		return nil, middleware.Permanent(in.err) // nobody can be answered
 	}
+	defer t.tell(handlers.Step{Name: handlers.StepDone, CommandID: in.command.CommandID})
 	answer, err := t.instruction.Handle(withCorrelation(msg.Context()), *in.command)
 	return produce(msg, answer), classify(err)
 }
