@@ -28,10 +28,18 @@ type Agent interface {
 
 // Step is told when a step of a command begins.
 type Step struct {
+	Pair      protocol.Pair
 	CommandID string
-	Name      string // claim, workspace, agent, commit, build, deploy, push, answer
-	Text      string // one line for a person
+	Name      string // workspace, agent, commit, build, deploy, push, or one of the router's
+	Text      string // one line for a person; empty if it is of no interest to one
 }
+
+// The steps that the router tells.
+const (
+	StepClaimed  = "claim"   // the project is ours from now on
+	StepDone     = "done"    // a run of the command has ended, whatever it brought
+	StepReleased = "release" // the project is not ours any more
+)
 
 // Instruction carries out the commands of one project and user under one claim.
 // It is asked for one command at a time.
@@ -306,6 +314,6 @@ func (h *Instruction) log() *slog.Logger {
 
 func (h *Instruction) tell(in protocol.InputMessage, name, text string) {
 	if h.Step != nil {
-		h.Step(Step{CommandID: in.CommandID, Name: name, Text: text})
+		h.Step(Step{Pair: in.Pair(), CommandID: in.CommandID, Name: name, Text: text})
 	}
 }

@@ -155,6 +155,7 @@ func (t *tenure) close(ctx context.Context) {
 	case <-done:
 	case <-ctx.Done():
 	}
+	t.tell(handlers.Step{Name: handlers.StepReleased})
 }
 
 func (t *tenure) release(ctx context.Context) {

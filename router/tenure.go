@@ -65,9 +65,6 @@ func (r *Router) open(ctx context.Context, p protocol.Pair, l *claim.Lease) erro
 		return err
 	}
 	r.tenures.Go(t.run)
-	if instruction.Step != nil {
-		instruction.Step(handlers.Step{Name: "claim", Text: "working for project " + p.ProjectID + " and user " + p.UserID})
-	}
 	t.log.InfoContext(ctx, "project claimed", slog.Int64("fence", l.Fence()), slog.Bool("unclean", l.Unclean()))
 	return nil
 }
@@ -99,10 +96,19 @@ func (t *tenure) subscribe(interrupted bool) error {
 			t.log.Warn("no interrupts queue", slog.Any("error", err))
 		}
 	}
+	t.tell(handlers.Step{Name: handlers.StepClaimed, Text: "working for project " + t.pair.ProjectID + " and user " + t.pair.UserID})
 	if err := r.router.RunHandlers(r.ctx); err != nil {
+		t.tell(handlers.Step{Name: handlers.StepReleased})
 		return errors.Join(err, t.lane.Close())
 	}
 	return nil
+}
+
+func (t *tenure) tell(s handlers.Step) {
+	if t.instruction.Step != nil {
+		s.Pair = t.pair
+		t.instruction.Step(s)
+	}
 }
 
 type handBackError struct{ error }
@@ -183,6 +189,7 @@ func (t *tenure) handle(msg *message.Message) ([]*message.Message, error) {
 	if in.err != nil {
 		return nil, middleware.Permanent(in.err) // nobody can be answered
 	}
+	defer t.tell(handlers.Step{Name: handlers.StepDone, CommandID: in.command.CommandID})
 	t.r.busy(1)
 	defer t.r.busy(-1)
 	answer, err := t.instruction.Handle(withCorrelation(msg.Context()), *in.command)

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"net/url"
-	"os"
 	"reflect"
 	"slices"
 	"strings"

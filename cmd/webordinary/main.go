@@ -14,7 +14,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	leave := asInit(os.Stderr)
 	code := run(ctx, os.Args[1:], system{environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr})
+	leave()
 	stop()
 	os.Exit(code)
 }

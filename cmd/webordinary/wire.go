@@ -45,8 +45,12 @@ func (c *config) newInstruction(environ []string, workspaces string, tell func(n
 		MaxAttempts: c.MaxAttempts,
 		AssetGrace:  c.AssetGrace,
 		Redact:      c.redact(),
-		Step:        func(s handlers.Step) { tell(s.Name, s.Text) },
-		Log:         log,
+		Step: func(s handlers.Step) {
+			if s.Text != "" {
+				tell(s.Name, s.Text)
+			}
+		},
+		Log: log,
 	}, nil
 }
 
