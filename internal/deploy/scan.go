@@ -3,6 +3,7 @@ package deploy
 import (
 	"bytes"
 	"context"
+	"crypto/md5" //nolint:gosec // S3 has it as ETag; nothing is proved by it that an attacker would gain from
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -30,8 +31,14 @@ type File struct {
 	Key          string // slash-separated path below the build's directory
 	Size         int64  // bytes
 	SHA256       string // lower-case hex
+	MD5          string // lower-case hex; some buckets know content by it
 	ContentType  string
 	CacheControl string
+}
+
+// object is what the file becomes.
+func (f *File) object() Object {
+	return Object{Key: f.Key, Size: f.Size, SHA256: f.SHA256, ContentType: f.ContentType, CacheControl: f.CacheControl}
 }
 
 // Scan reads a build and returns its files, sorted by key. An *Error with
@@ -124,9 +131,9 @@ func (s *scanner) add(p string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // it was only read from
-	h, start := sha256.New(), &head{}
-	size, err := io.Copy(io.MultiWriter(h, start), f)
+	defer f.Close()                                    //nolint:errcheck // it was only read from
+	sha, md, start := sha256.New(), md5.New(), &head{} //nolint:gosec // see the import
+	size, err := io.Copy(io.MultiWriter(sha, md, start), f)
 	if err != nil {
 		return fmt.Errorf("read %q: %w", p, err)
 	}
@@ -137,7 +144,8 @@ func (s *scanner) add(p string) error {
 	s.files = append(s.files, File{
 		Key:          p,
 		Size:         size,
-		SHA256:       hex.EncodeToString(h.Sum(nil)),
+		SHA256:       hex.EncodeToString(sha.Sum(nil)),
+		MD5:          hex.EncodeToString(md.Sum(nil)),
 		ContentType:  contentType(p),
 		CacheControl: cacheControl(p),
 	})
