@@ -91,7 +91,7 @@ type config struct {
 	LogLevel       slog.Level    `env:"LOG_LEVEL" envDefault:"info" desc:"debug, info, warn or error"`
 	LogFormat      string        `env:"LOG_FORMAT" envDefault:"json" desc:"json, or text for people"`
 	agentWords     []string
-	awsVariables   map[string]string // from .env.local, for the SDK, which reads the environment
+	awsVariables   []string // from .env.local, for the SDK, which reads the environment
 	anthropicURL   *url.URL
 	agentExplicit  bool
 	claimsExplicit bool
@@ -115,10 +115,9 @@ func loadConfig(environ []string, required ...string) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.awsVariables = map[string]string{}
 	for name, value := range vars {
 		if strings.HasPrefix(name, "AWS_") && variable(environ, name) == "" {
-			c.awsVariables[name] = value
+			c.awsVariables = append(c.awsVariables, name+"="+value)
 		}
 	}
 	problems = append(append(problems, unreadable...), c.check()...)
