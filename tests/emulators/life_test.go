@@ -63,7 +63,7 @@ func awaitGone(t *testing.T, s *emulators.Set) {
 				break
 			}
 			if err == nil {
-				conn.Close()
+				conn.Close() //nolint:errcheck // to connect was all
 			}
 			select {
 			case <-again.C:
@@ -136,7 +136,7 @@ func TestKilledParentLeavesNothing(t *testing.T) {
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	parent.Wait()
+	parent.Wait() //nolint:errcheck // it was killed
 	if readErr != nil {
 		t.Fatal(readErr)
 	}
