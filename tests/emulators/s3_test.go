@@ -57,7 +57,7 @@ func TestPutHonoursPreconditions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer out.Body.Close()
+	defer out.Body.Close() //nolint:errcheck // it is read to its end
 	if b, err := io.ReadAll(out.Body); err != nil || string(b) != "two" {
 		t.Errorf("the object is %q (%v)", b, err)
 	}
@@ -81,7 +81,7 @@ func TestRefusesAWrongSecret(t *testing.T) {
 	_, bucket := newBucket(t)
 	s := emulators.Shared(t)
 	client := s3.New(s.S3Client(t).Options(), func(o *s3.Options) {
-		o.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+		o.Credentials = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: emulators.AccessKey, SecretAccessKey: "wrong"}, nil
 		})
 	})
@@ -110,7 +110,7 @@ func TestWebsiteByHost(t *testing.T) {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(res.Body)
-		res.Body.Close()
+		res.Body.Close() //nolint:errcheck // it was read to its end
 		if got := res.Status[:4] + string(body); err != nil || got != want {
 			t.Errorf("%s: %q (%v), want %q", path, got, err, want)
 		}

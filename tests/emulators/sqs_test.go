@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +55,9 @@ func (q queues) receive(t *testing.T, url string, wait, visibility int32) types.
 
 func TestQueueHasThePlatformsAttributes(t *testing.T) {
 	q := newQueues(t)
+	if !strings.HasPrefix(q.input, emulators.Shared(t).SQS+"/") {
+		t.Errorf("the queue's URL is %s", q.input)
+	}
 	out, err := q.client.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &q.input, AttributeNames: []types.QueueAttributeName{"All"}})
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +95,7 @@ func TestQueueKeepsBodiesAndAttributes(t *testing.T) {
 	}
 }
 
-func TestQueueRefusesHalfACharacter(t *testing.T) {
+func TestQueueRefusesControlCharacters(t *testing.T) {
 	q := newQueues(t)
 	_, err := q.client.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q.input, MessageBody: aws.String("\x01")})
 	if invalid := new(types.InvalidMessageContents); !errors.As(err, &invalid) {

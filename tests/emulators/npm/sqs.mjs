@@ -62,6 +62,7 @@ SqsQueue.prototype.enqueue = function (message) {
 };
 
 const sqsStore = new SqsStore();
+sqsStore.host = ""; // queue URLs then begin with the address that was asked, not with a name to resolve
 const app = buildApp({ logger: false, defaultRegion: "us-east-1", stores: { sqsStore } });
 
 app.addHook("preHandler", (_request, reply, done) => {
