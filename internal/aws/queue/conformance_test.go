@@ -20,7 +20,7 @@ func construct(t *testing.T) (message.Publisher, message.Subscriber) {
 	t.Helper()
 	q := open(t, queue.Config{Create: true, Backoff: noBackoff, CloseTimeout: 2 * time.Second})
 	s := q.Subscriber(nil, nil)
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() { shut(t, s) })
 	return q, s
 }
 

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -17,6 +18,7 @@ type held struct {
 	poll     poll
 	delivery protocol.Delivery
 	forget   context.CancelFunc // ends the message's context
+	log      *slog.Logger
 
 	returned chan struct{} // closed if nobody took the message
 	done     chan struct{} // closed when it is settled

@@ -3,6 +3,7 @@ package queue_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -44,69 +45,69 @@ type bed struct {
 	url    string
 }
 
-func newBed(t testing.TB, attributes map[string]string) *bed {
-	t.Helper()
+func newBed(tb testing.TB, attributes map[string]string) *bed {
+	tb.Helper()
 	h := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	t.Cleanup(h.CloseIdleConnections)
-	b := &bed{client: clientOf(endpoint(t), h), topic: "test-" + watermill.NewShortUUID()}
-	b.url = b.create(t, b.topic, attributes)
+	tb.Cleanup(h.CloseIdleConnections)
+	b := &bed{client: clientOf(endpoint(tb), h), topic: "test-" + watermill.NewShortUUID()}
+	b.url = b.create(tb, b.topic, attributes)
 	return b
 }
 
-func (b *bed) create(t testing.TB, name string, attributes map[string]string) string {
-	t.Helper()
-	out, err := b.client.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
+func (b *bed) create(tb testing.TB, name string, attributes map[string]string) string {
+	tb.Helper()
+	out, err := b.client.CreateQueue(tb.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return *out.QueueUrl
 }
 
 // open returns Queues for the emulator; what the test leaves open is closed.
-func open(t testing.TB, c queue.Config) *queue.Queues {
-	t.Helper()
+func open(tb testing.TB, c queue.Config) *queue.Queues {
+	tb.Helper()
 	if c.Client == nil {
-		c.Client = clientOf(endpoint(t), awshttp.NewBuildableClient())
+		c.Client = clientOf(endpoint(tb), awshttp.NewBuildableClient())
 	}
 	if c.Wait == 0 {
 		c.Wait = time.Second
 	}
 	q := queue.New(c)
-	t.Cleanup(func() { q.Close() })
+	tb.Cleanup(func() { shut(tb, q) })
 	return q
 }
 
 // subscribe returns a subscriber, and its channel for the bed's queue.
-func (b *bed) subscribe(t testing.TB, q *queue.Queues) (message.Subscriber, <-chan *message.Message) {
-	t.Helper()
+func (b *bed) subscribe(tb testing.TB, q *queue.Queues) (message.Subscriber, <-chan *message.Message) {
+	tb.Helper()
 	s := q.Subscriber(nil, nil)
-	t.Cleanup(func() { s.Close() })
-	out, err := s.Subscribe(t.Context(), b.topic)
+	tb.Cleanup(func() { shut(tb, s) })
+	out, err := s.Subscribe(tb.Context(), b.topic)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s, out
 }
 
 // send puts a message into the queue as a producer without Watermill does.
-func (b *bed) send(t testing.TB, body string, attributes map[string]types.MessageAttributeValue) (id string) {
-	t.Helper()
-	out, err := b.client.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &b.url, MessageBody: &body, MessageAttributes: attributes})
+func (b *bed) send(tb testing.TB, body string, attributes map[string]types.MessageAttributeValue) (id string) {
+	tb.Helper()
+	out, err := b.client.SendMessage(tb.Context(), &sqs.SendMessageInput{QueueUrl: &b.url, MessageBody: &body, MessageAttributes: attributes})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return *out.MessageId
 }
 
 // receive looks for a message for some seconds; nil if there is none.
-func (b *bed) receive(t testing.TB, wait int32) *types.Message {
-	t.Helper()
-	out, err := b.client.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{
+func (b *bed) receive(tb testing.TB, wait int32) *types.Message {
+	tb.Helper()
+	out, err := b.client.ReceiveMessage(tb.Context(), &sqs.ReceiveMessageInput{
 		QueueUrl: &b.url, WaitTimeSeconds: wait, MessageAttributeNames: []string{"All"},
 		MessageSystemAttributeNames: []types.MessageSystemAttributeName{"All"},
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if len(out.Messages) == 0 {
 		return nil
@@ -115,13 +116,13 @@ func (b *bed) receive(t testing.TB, wait int32) *types.Message {
 }
 
 // left is the number of messages in a queue: visible, invisible and delayed.
-func (b *bed) left(t testing.TB, url string) int {
-	t.Helper()
-	out, err := b.client.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{
+func (b *bed) left(tb testing.TB, url string) int {
+	tb.Helper()
+	out, err := b.client.GetQueueAttributes(tb.Context(), &sqs.GetQueueAttributesInput{
 		QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll},
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	n := 0
 	for _, name := range []types.QueueAttributeName{
@@ -131,7 +132,7 @@ func (b *bed) left(t testing.TB, url string) int {
 	} {
 		some, err := strconv.Atoi(out.Attributes[string(name)])
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		n += some
 	}
@@ -139,35 +140,35 @@ func (b *bed) left(t testing.TB, url string) int {
 }
 
 // receives is how often a message was received, by what SQS says of it now.
-func receives(t testing.TB, m *types.Message) int {
-	t.Helper()
+func receives(tb testing.TB, m *types.Message) int {
+	tb.Helper()
 	n, err := strconv.Atoi(m.Attributes["ApproximateReceiveCount"])
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return n
 }
 
 // next takes a message from a subscription.
-func next(t testing.TB, out <-chan *message.Message) *message.Message {
-	t.Helper()
+func next(tb testing.TB, out <-chan *message.Message) *message.Message {
+	tb.Helper()
 	timeout := time.NewTimer(soon)
 	defer timeout.Stop()
 	select {
 	case m, ok := <-out:
 		if !ok {
-			t.Fatal("the subscription ended, want a message")
+			tb.Fatal("the subscription ended, want a message")
 		}
 		return m
 	case <-timeout.C:
-		t.Fatal("no message came")
+		tb.Fatal("no message came")
 	}
 	return nil
 }
 
 // done waits for a channel to be closed.
-func done[T any](t testing.TB, what string, c <-chan T) {
-	t.Helper()
+func done[T any](tb testing.TB, what string, c <-chan T) {
+	tb.Helper()
 	timeout := time.NewTimer(soon)
 	defer timeout.Stop()
 	for {
@@ -177,15 +178,15 @@ func done[T any](t testing.TB, what string, c <-chan T) {
 				return
 			}
 		case <-timeout.C:
-			t.Fatalf("waited too long for: %s", what)
+			tb.Fatalf("waited too long for: %s", what)
 		}
 	}
 }
 
 // eventually waits until something is so.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), soon)
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), soon)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -193,17 +194,26 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("waited too long for: %s", what)
+			tb.Fatalf("waited too long for: %s", what)
 		}
 	}
 }
 
-// close ends a subscriber in the background.
-func closing(s message.Subscriber) <-chan struct{} {
+// shut closes what cannot fail to close.
+func shut(tb testing.TB, c io.Closer) {
+	tb.Helper()
+	if err := c.Close(); err != nil {
+		tb.Error(err)
+	}
+}
+
+// closing closes in the background.
+func closing(tb testing.TB, c io.Closer) <-chan struct{} {
+	tb.Helper()
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		s.Close()
+		shut(tb, c)
 	}()
 	return closed
 }

@@ -89,6 +89,9 @@ func (s *subscription) gateReceives(stack *middleware.Stack) error {
 func (s *subscription) receive(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (
 	out middleware.InitializeOutput, metadata middleware.Metadata, err error,
 ) {
+	if ctx.Err() != nil { // the loop of watermill-aws looks in no particular order
+		return out, metadata, context.Canceled
+	}
 	visibility, end, err := s.gate(ctx)
 	if end == nil {
 		end = func() {}

@@ -18,8 +18,8 @@ import (
 var ErrFIFO = errors.New("is a FIFO queue, which holds back all later messages of a group while one is " +
 	"being worked on, so a user's second thought would never be seen in time: use a standard queue")
 
-// lookupTime bounds finding and creating a queue.
-const lookupTime = 30 * time.Second
+// lookupTime bounds finding and creating a queue, where no context does.
+const lookupTime = 2 * time.Minute
 
 // Exists reports whether there is a queue. It asks SQS each time.
 func (q *Queues) Exists(ctx context.Context, topic string) (bool, error) {
