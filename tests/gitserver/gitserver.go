@@ -27,6 +27,7 @@ type Server struct {
 	fault    atomic.Pointer[http.Handler]
 	token    atomic.Pointer[string]
 	mu       sync.Mutex
+	accepted map[string]bool // tokens, besides token
 	requests []string
 }
 
@@ -38,7 +39,7 @@ func Start(tb testing.TB) *Server {
 	if _, serr := os.Stat(backend); err != nil || serr != nil {
 		tb.Fatalf("git http-backend is missing; apt-get install git (%v, %v)", err, serr)
 	}
-	s := &Server{Root: tb.TempDir()}
+	s := &Server{Root: tb.TempDir(), accepted: map[string]bool{}}
 	token := Token
 	s.token.Store(&token)
 	handler := &cgi.Handler{
@@ -48,13 +49,14 @@ func Start(tb testing.TB) *Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
+		user, password, _ := r.BasicAuth()
+		accepted := password == *s.token.Load() || s.accepted[password]
 		s.mu.Unlock()
 		if f := s.fault.Load(); f != nil {
 			(*f).ServeHTTP(w, r)
 			return
 		}
-		user, password, _ := r.BasicAuth()
-		if user != "x-access-token" || password != *s.token.Load() {
+		if user != "x-access-token" || !accepted {
 			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 			http.Error(w, "who are you?", http.StatusUnauthorized)
 			return
@@ -81,6 +83,13 @@ func (s *Server) Fault(h http.Handler) {
 
 // SetToken changes the token that is accepted.
 func (s *Server) SetToken(token string) { s.token.Store(&token) }
+
+// Accept accepts one more token.
+func (s *Server) Accept(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accepted[token] = true
+}
 
 // Requests returns what was asked so far: method and path.
 func (s *Server) Requests() []string {
