@@ -65,6 +65,12 @@ func (h *history) sent(c *Command, late bool) {
 	}
 }
 
+func (h *history) isLate(c *Command) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c.Late = true
+}
+
 // Commands returns what was sent, in this order.
 func (p *Platform) Commands() []*Command {
 	p.history.mu.Lock()
@@ -163,32 +169,6 @@ func (h *history) missing(of []*Command) (left []*Command, arrived chan struct{}
 	return left, h.arrived
 }
 
-// AwaitAnswers waits until each of the commands has an answer; without any, each
-// that was sent.
-func (p *Platform) AwaitAnswers(within time.Duration, of ...*Command) {
-	p.tb.Helper()
-	if len(of) == 0 {
-		of = p.Commands()
-	}
-	late := time.NewTimer(within)
-	defer late.Stop()
-	for {
-		left, arrived := p.history.missing(of)
-		if len(left) == 0 {
-			return
-		}
-		select {
-		case <-arrived:
-		case <-late.C:
-			var ids []string
-			for _, c := range left {
-				ids = append(ids, c.ID+" (sent "+c.Sent.Format(time.TimeOnly)+")")
-			}
-			p.tb.Fatalf("no answer within %s to %s\n%s", within, strings.Join(ids, ", "), p.state())
-		}
-	}
-}
-
 // Queue is how many messages are in a queue.
 type Queue struct{ Visible, InFlight, Delayed int }
 
@@ -233,25 +213,6 @@ func (p *Platform) unrest() []string {
 		}
 	}
 	return all
-}
-
-// AwaitRest waits until every queue is empty and no row has an owner.
-func (p *Platform) AwaitRest(within time.Duration) {
-	p.tb.Helper()
-	late := time.NewTimer(within)
-	defer late.Stop()
-	again := time.NewTicker(200 * time.Millisecond)
-	defer again.Stop()
-	for {
-		if len(p.unrest()) == 0 {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-late.C:
-			p.tb.Fatalf("not at rest within %s\n%s", within, p.state())
-		}
-	}
 }
 
 // state describes the platform for a person.
