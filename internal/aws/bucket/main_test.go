@@ -107,7 +107,7 @@ var buckets atomic.Int64
 // create makes an empty bucket of a name with dots.
 func create(t *testing.T, client *s3.Client) string {
 	t.Helper()
-	name := fmt.Sprintf("edit.n%d.example.com", buckets.Add(1))
+	name := fmt.Sprintf("edit.site%d.example.com", buckets.Add(1))
 	if _, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name}); err != nil {
 		t.Fatalf("create bucket: %v", err)
 	}
