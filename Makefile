@@ -8,7 +8,7 @@ EMUL  := .tools/emulators/node_modules/.package-lock.json
 S3    := .tools/bin/versitygw
 PKGS  ?= ./...
 
-.PHONY: help setup check build demo emulators test test-unit test-e2e lint fmt fuzz deadcode clean
+.PHONY: help setup check build demo emulators image image-test test test-unit test-e2e lint fmt fuzz deadcode clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ test-unit: ## Run the tests that need no network and no build of a site
 
 test-e2e: setup ## Run the end-to-end tests alone, and say what they do
 	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e/...
+
+image: ## Build the image by buildah, without Docker; as root
+	@tools/image/build
+
+image-test: image ## Build the image, and run the programs and a whole command in it; as root
+	$(GO) test -count=1 -v -timeout 20m -tags image ./tests/image
 
 lint: ## Check style, and who imports whom
 	$(TOOL) golangci-lint run ./...

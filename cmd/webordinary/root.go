@@ -47,18 +47,25 @@ func versionCommand() *cobra.Command {
 	}
 }
 
+// revision is the commit, where the program is built without its repository, as
+// in the image.
+var revision string //nolint:gochecknoglobals // the linker sets it
+
 // version is the module's, or the commit it was built from.
 func version() string {
-	v, revision := "devel", ""
+	v, commit := "devel", ""
+	if revision != "" {
+		commit = " " + revision
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if info.Main.Version != "" && info.Main.Version != "(devel)" {
 			v = info.Main.Version
 		}
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
-				revision = " " + s.Value
+				commit = " " + s.Value
 			}
 		}
 	}
-	return "webordinary " + v + revision + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
+	return "webordinary " + v + commit + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
 }

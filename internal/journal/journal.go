@@ -138,6 +138,9 @@ type Site struct {
 	Sent      time.Time `json:"sent,omitzero"`
 	Complete  bool      `json:"complete"`
 	Deployed  time.Time `json:"deployed,omitzero"`
+	// Rules is the version of the rules by which every object of a build got
+	// its headers; zero if that is not known.
+	Rules int `json:"rules,omitempty"`
 	// Retired are the assets of earlier builds that stay for a while, and
 	// since when.
 	Retired map[string]time.Time `json:"retired,omitempty"`

@@ -15,7 +15,7 @@ import (
 )
 
 func countEnds(n *atomic.Int32) queue.Gate {
-	return func(ctx context.Context) (time.Duration, func(), error) { return 0, func() { n.Add(1) }, ctx.Err() }
+	return func(ctx context.Context) (time.Duration, func(int), error) { return 0, func(int) { n.Add(1) }, ctx.Err() }
 }
 
 // invisible is how many messages the emulator holds back.
@@ -38,16 +38,16 @@ func TestGate(t *testing.T) {
 		f := newTransport()
 		q := queue.New(queue.Config{Client: f.client()})
 		open := make(chan time.Duration)
-		var gates, ends atomic.Int32
+		var gates, ends, taken atomic.Int32
 		closed := errors.New("no more")
-		s := q.Subscriber(func(ctx context.Context) (time.Duration, func(), error) {
+		s := q.Subscriber(func(ctx context.Context) (time.Duration, func(int), error) {
 			gates.Add(1)
 			select {
 			case visibility, ok := <-open:
 				if !ok {
 					return 0, nil, closed
 				}
-				return visibility, func() { ends.Add(1) }, nil
+				return visibility, func(n int) { ends.Add(1); taken.Add(int32(n)) }, nil
 			case <-ctx.Done():
 				return 0, nil, ctx.Err()
 			}
@@ -74,7 +74,7 @@ func TestGate(t *testing.T) {
 		}
 		m := <-out
 		synctest.Wait()
-		if ends.Load() != 2 || gates.Load() != 3 {
+		if ends.Load() != 2 || taken.Load() != 1 || gates.Load() != 3 {
 			t.Fatalf("%d ended, %d asked, after the message was taken", ends.Load(), gates.Load())
 		}
 		close(open)
@@ -99,7 +99,7 @@ func TestShortVisibilityOfALookIsExtended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newTransport()
 		q := queue.New(queue.Config{Client: f.client()})
-		s := q.Subscriber(func(ctx context.Context) (time.Duration, func(), error) { return 6 * time.Second, nil, ctx.Err() }, nil)
+		s := q.Subscriber(func(ctx context.Context) (time.Duration, func(int), error) { return 6 * time.Second, nil, ctx.Err() }, nil)
 		out, err := s.Subscribe(t.Context(), "q")
 		if err != nil {
 			t.Fatal(err)

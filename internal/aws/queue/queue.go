@@ -136,9 +136,9 @@ func (q *Queues) idleIfClosed() {
 // Gate is asked before each receive and may block; it ends when its context does,
 // which is the end of the subscription. A visibility of zero means the configured
 // one. end, which may be nil, is called once, when the receive has returned and
-// what it brought was taken from the subscription's channel or given back. An error
-// ends the subscription's receiving.
-type Gate = func(ctx context.Context) (visibility time.Duration, end func(), err error)
+// what it brought was taken from the subscription's channel or given back, with the
+// number of messages taken. An error ends the subscription's receiving.
+type Gate = func(ctx context.Context) (visibility time.Duration, end func(taken int), err error)
 
 // Subscriber returns a subscriber with connections in common with q. Both
 // arguments may be nil. unsure is called when a receive or the settling of a
@@ -146,7 +146,7 @@ type Gate = func(ctx context.Context) (visibility time.Duration, end func(), err
 // it must return soon.
 func (q *Queues) Subscriber(gate Gate, unsure func()) message.Subscriber {
 	if gate == nil {
-		gate = func(ctx context.Context) (time.Duration, func(), error) { return 0, nil, ctx.Err() }
+		gate = func(ctx context.Context) (time.Duration, func(int), error) { return 0, nil, ctx.Err() }
 	}
 	if unsure == nil {
 		unsure = func() {}

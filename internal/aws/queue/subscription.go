@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -34,7 +33,7 @@ type poll struct {
 	raw        *types.Message
 	asked      time.Time // before the request
 	visibility time.Duration
-	end        func() // of the gate
+	end        func(taken int) // of the gate
 }
 
 // receiver makes the watermill-aws subscriber below a subscription. It has a client
@@ -94,19 +93,19 @@ func (s *subscription) receive(ctx context.Context, in middleware.InitializeInpu
 	}
 	visibility, end, err := s.gate(ctx)
 	if end == nil {
-		end = func() {}
+		end = func(int) {}
 	}
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		end()
+		end(0)
 		s.stop()
 		s.log.DebugContext(ctx, "gate closed", "error", err)
 		return out, metadata, context.Canceled // which watermill-aws does not report
 	}
 	input := *in.Parameters.(*sqs.ReceiveMessageInput) //nolint:forcetypeassert // of this operation
-	s.poll = poll{asked: time.Now(), visibility: wholeSeconds(visibility, s.queues.config.Visibility), end: sync.OnceFunc(end)}
+	s.poll = poll{asked: time.Now(), visibility: wholeSeconds(visibility, s.queues.config.Visibility), end: end}
 	input.VisibilityTimeout = seconds(s.poll.visibility)
 	in.Parameters = &input
 	err = once(context.WithoutCancel(ctx), s.queues.config.Wait+callTimeout, func(ctx context.Context) error {
@@ -117,7 +116,7 @@ func (s *subscription) receive(ctx context.Context, in middleware.InitializeInpu
 		s.unsure()
 	}
 	if result, ok := out.Result.(*sqs.ReceiveMessageOutput); err != nil || !ok || len(result.Messages) == 0 {
-		s.poll.end()
+		s.poll.end(0)
 	}
 	return out, metadata, err
 }
@@ -128,21 +127,21 @@ func (s *subscription) forward(ctx context.Context, in <-chan *message.Message) 
 	for inner := range in {
 		h := s.hold(ctx, s.poll)
 		s.running.Go(func() { h.run(ctx) })
-		s.handOut(ctx, h)
-		s.poll.end()
+		s.poll.end(s.handOut(ctx, h))
 		inner.Nack() // makes no call
 	}
 }
 
-// handOut returns when a message was taken or given back.
-func (s *subscription) handOut(ctx context.Context, h *held) {
+// handOut returns when a message was taken, or given back: how many were taken.
+func (s *subscription) handOut(ctx context.Context, h *held) int {
 	if ctx.Err() == nil {
 		select {
 		case s.out <- h.message:
-			return
+			return 1
 		case <-ctx.Done():
 		}
 	}
 	close(h.returned)
 	<-h.done
+	return 0
 }
