@@ -4,33 +4,54 @@ GO    ?= go
 TOOL  := $(GO) tool -modfile=tools/go.mod
 BIN   := bin/webordinary
 NPM   := .tools/npm/node_modules/.package-lock.json
+EMUL  := .tools/emulators/node_modules/.package-lock.json
+S3    := .tools/bin/versitygw
 PKGS  ?= ./...
 
-.PHONY: help setup build demo test test-unit test-e2e lint fmt fuzz deadcode clean
+.PHONY: help setup check build demo emulators test test-unit test-e2e lint fmt fuzz deadcode clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(NPM) ## Install what is missing: Go modules, the Claude Code CLI for the tests
-	@tools/check
+setup: $(NPM) $(EMUL) $(S3) ## Install what is missing: Go modules, the Claude Code CLI and the emulators for the tests
+	@tools/check tests
 	@$(GO) mod download
 
-$(NPM): tools/npm/package.json tools/npm/package-lock.json
+check:
 	@tools/check
+
+$(NPM): tools/npm/package.json tools/npm/package-lock.json
+	@tools/check tests
 	@echo "installing the Claude Code CLI for the tests, below .tools"
 	@mkdir -p .tools/npm && cp tools/npm/package.json tools/npm/package-lock.json .tools/npm/
 	@cd .tools/npm && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch node_modules/.package-lock.json
+
+$(EMUL): tests/emulators/npm/package.json tests/emulators/npm/package-lock.json
+	@tools/check tests
+	@echo "installing the emulators of SQS and DynamoDB for the tests, below .tools"
+	@mkdir -p .tools/emulators && cp -R tests/emulators/npm/package.json tests/emulators/npm/package-lock.json tests/emulators/npm/stub .tools/emulators/
+	@cd .tools/emulators && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch node_modules/.package-lock.json
+
+$(S3): tools/versitygw/go.mod tools/versitygw/go.sum
+	@tools/check tests
+	@echo "building the emulator of S3 for the tests, below .tools; this takes minutes, once"
+	@mkdir -p $(@D)
+	@$(GO) build -C tools/versitygw -trimpath -ldflags '-s -w' -o $(abspath $(@D))/ github.com/versity/versitygw/cmd/versitygw && touch $@
 
 build: ## Build bin/webordinary and bin/keeper
 	@mkdir -p bin
 	$(GO) build -o bin/ ./cmd/...
 
-demo: setup build ## See an instruction become a deployed site, on this machine alone
+demo: check build ## See an instruction become a deployed site, on this machine alone
 	$(BIN) demo --dir out/demo
+
+emulators: setup ## Run SQS, DynamoDB and S3 on this machine until Ctrl-C, and print the environment that uses them
+	@$(GO) build -o bin/emulators ./tests/emulators/cmd && exec bin/emulators
 
 test: setup ## Run every test, with the race detector; the end-to-end tests too
 	$(GO) vet $(PKGS)
-	$(GO) test -race -timeout 20m $(PKGS)
+	$(GO) build -o bin/emulators ./tests/emulators/cmd
+	bin/emulators -- $(GO) test -race -timeout 20m $(PKGS)
 
 test-unit: ## Run the tests that need no network and no build of a site
 	$(GO) test ./handlers/... ./router/... ./middleware/... ./internal/protocol/... ./internal/journal/... ./internal/claim/... ./internal/deploy/... ./internal/gateway/...
