@@ -2,34 +2,27 @@ package table_test
 
 import (
 	"net/http"
-	"os"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"go.uber.org/goleak"
 
 	"github.com/webordinary/claude-code-container/internal/aws/table"
+	"github.com/webordinary/claude-code-container/tests/emulators"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func endpoint(*testing.T) string { return os.Getenv("DDB") }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(emulators.Tests{M: m}) }
 
 // client returns a client of DynamoDB Local by way of some transport.
 func client(t *testing.T, via func(http.RoundTripper) http.RoundTripper) *dynamodb.Client {
 	t.Helper()
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	var rt http.RoundTripper = transport
+	set := emulators.Shared(t)
+	config := set.AWS(t)
 	if via != nil {
-		rt = via(rt)
+		config.HTTPClient = &http.Client{Transport: via(set.HTTPClient().Transport)}
 	}
-	return dynamodb.New(dynamodb.Options{
-		Region: "us-west-2", BaseEndpoint: aws.String(endpoint(t)), HTTPClient: &http.Client{Transport: rt},
-		Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
-	})
+	return dynamodb.NewFromConfig(config, func(o *dynamodb.Options) { o.BaseEndpoint = aws.String(set.DynamoDB) })
 }
 
 // create makes the tables of a test, which are its own, and returns them.
