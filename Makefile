@@ -79,4 +79,4 @@ deadcode: ## List functions that nothing reaches
 	$(TOOL) deadcode -test ./...
 
 clean: ## Remove what was built, installed and demonstrated here
-	rm -rf bin out .tools
+	rm -rf bin out .tools .image
