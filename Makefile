@@ -8,10 +8,18 @@ EMUL  := .tools/emulators/node_modules/.package-lock.json
 S3    := .tools/bin/versitygw
 PKGS  ?= ./...
 
-.PHONY: help setup check build demo emulators image image-test test test-unit test-e2e lint fmt fuzz deadcode clean
+# What the targets test-… select.
+CONTAINER := ./cmd/... ./internal/process/... ./internal/claim/... ./internal/aws/table/... ./tests/compose/...
+QUEUE     := ./router/... ./internal/protocol/... ./internal/journal/... ./internal/aws/queue/...
+BUCKET    := ./internal/deploy/... ./internal/aws/bucket/...
+GIT       := ./internal/workspace/... ./tests/gitserver/...
+# A pattern of a folder that is not there is an error for go.
+present    = $(foreach p,$(1),$(if $(wildcard $(p:/...=)),$(p)))
+
+.PHONY: help setup check build demo emulators image image-test test test-unit test-integration test-container test-queue test-s3 test-git test-e2e lint fmt fuzz deadcode clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(NPM) $(EMUL) $(S3) ## Install what is missing: Go modules, the Claude Code CLI and the emulators for the tests
 	@tools/check tests
@@ -56,6 +64,21 @@ test: setup ## Run every test, with the race detector; the end-to-end tests too
 test-unit: ## Run the tests that need no network and no build of a site
 	$(GO) test ./handlers/... ./router/... ./middleware/... ./internal/protocol/... ./internal/journal/... ./internal/claim/... ./internal/deploy/... ./internal/gateway/...
 
+test-integration: setup ## Run the tests with real queues, tables, buckets and git, on emulators
+	$(GO) test -race -timeout 20m $(sort $(call present,$(CONTAINER) $(QUEUE) $(BUCKET) $(GIT)))
+
+test-container: setup ## Run the tests of the program, its children, its claims and the Compose file
+	$(GO) test -race -timeout 20m $(call present,$(CONTAINER))
+
+test-queue: setup ## Run the tests of the queues and of what is done with their messages
+	$(GO) test -race -timeout 20m $(call present,$(QUEUE))
+
+test-s3: setup ## Run the tests of the deployment to a bucket
+	$(GO) test -race -timeout 20m $(call present,$(BUCKET))
+
+test-git: setup ## Run the tests of checkout, branches, commits, merges and pushes
+	$(GO) test -race -timeout 20m $(call present,$(GIT))
+
 test-e2e: setup ## Run the end-to-end tests alone, and say what they do
 	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e/...
 
@@ -79,4 +102,4 @@ deadcode: ## List functions that nothing reaches
 	$(TOOL) deadcode -test ./...
 
 clean: ## Remove what was built, installed and demonstrated here
-	rm -rf bin out .tools
+	rm -rf bin out .tools .image

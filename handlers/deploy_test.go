@@ -5,10 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/webordinary/claude-code-container/internal/agent"
+	"github.com/webordinary/claude-code-container/internal/protocol"
 )
 
 // listed is how often the bucket was listed since it was last asked.
@@ -39,10 +41,17 @@ func TestBucketIsListedOnlyWhenItHasTo(t *testing.T) {
 	}
 	first.Lease = w.acquire()
 	w.h = &first
+	var puts atomic.Int64
+	w.put = func(context.Context, string) error { puts.Add(1); return nil }
 	w.succeed(w.message("t", "c-5", "page five"))
+	if puts.Load() != 2 { // index.html and style.css
+		t.Errorf("%d uploads: what is remembered was believed until one was refused", puts.Load())
+	}
 	expect("after another worker's", 1)
 	w.put = func(context.Context, string) error { return errors.New("broken") }
-	w.refuse(w.message("t", "c-6", "page six"))
+	if f := w.refuse(w.message("t", "c-6", "page six")); f.Code != protocol.DeployFailed {
+		t.Errorf("got %v", f)
+	}
 	expect("one that fails", 0)
 	w.put = nil
 	w.succeed(w.message("t", "c-7", "page seven"))

@@ -64,8 +64,9 @@ type Row struct {
 func (r Row) foreign() bool { return r.Rev == 0 }
 
 // Table keeps rows. It may be used by several goroutines at once. Reads are
-// consistent. It does not retry; it honours the context. A Put that returned an
-// error other than ErrMoved may or may not have happened.
+// consistent. It tries nothing again for longer than a few seconds; it honours the
+// context. A Put that returned an error other than ErrMoved may or may not have
+// happened, and may still happen.
 type Table interface {
 	// Get returns the row of a key, or ErrNoRow.
 	Get(ctx context.Context, key string) (Row, error)
@@ -141,10 +142,22 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // Acquire takes a free project. It returns a *HeldError if somebody has it. The
 // lease renews itself until Release or Abandon.
 func (c *Claims) Acquire(ctx context.Context, key string) (*Lease, error) {
-	f, err := c.free(ctx, key)
-	if err != nil {
-		return nil, err
+	var err error
+	for range 3 { // who was faster may have gone again
+		var f freed
+		if f, err = c.free(ctx, key); err != nil {
+			return nil, err
+		}
+		var l *Lease
+		if l, err = c.take(ctx, key, f); !errors.Is(err, ErrMoved) {
+			return l, err
+		}
 	}
+	return nil, err
+}
+
+// take takes a row that is free; ErrMoved if another was faster.
+func (c *Claims) take(ctx context.Context, key string, f freed) (*Lease, error) {
 	start := c.now()
 	next := Row{
 		ProjectKey: key, ContainerID: c.ContainerID, ClaimedAt: start, LastActivity: start,
@@ -153,11 +166,8 @@ func (c *Claims) Acquire(ctx context.Context, key string) (*Lease, error) {
 	if f.row.Fence == 0 {
 		next.Fence = start.Unix()
 	}
-	next, err = c.write(ctx, next, f.row)
-	switch {
-	case errors.Is(err, ErrMoved):
-		return nil, c.held(ctx, key)
-	case err != nil:
+	next, err := c.write(ctx, next, f.row)
+	if err != nil {
 		return nil, fmt.Errorf("claim %s: %w", key, err)
 	}
 	c.forget(key)
@@ -273,29 +283,34 @@ func (c *Claims) prune(live []Row) {
 	}
 }
 
-// held reads who was faster.
-func (c *Claims) held(ctx context.Context, key string) error {
-	row, err := c.Table.Get(ctx, key)
-	if err != nil {
-		return fmt.Errorf("read claim of %s: %w", key, err)
-	}
-	return &HeldError{Row: row}
-}
-
 // write puts a row of ours over the one we saw, and returns what it wrote. If
 // the answer to an earlier write of this tenure was lost, the row is further
-// than we saw, but still ours: then it is written over that.
+// than we saw, but still ours: then it is written over that. ErrMoved means that
+// it is another's.
 func (c *Claims) write(ctx context.Context, next, seen Row) (Row, error) {
 	err := c.Table.Put(ctx, next, seen)
-	if err == nil {
-		return next, nil
+	for range 3 { // a write without an answer may still be on its way
+		if err == nil {
+			return next, nil
+		}
+		got, gerr := c.Table.Get(ctx, next.ProjectKey)
+		switch {
+		case errors.Is(gerr, ErrNoRow):
+			return next, err
+		case gerr != nil && errors.Is(err, ErrMoved):
+			return next, fmt.Errorf("read who wrote it: %w", gerr)
+		case gerr != nil:
+			return next, err
+		case got.Tenure == next.Tenure && got.Fence == next.Fence:
+			next.Rev, seen = got.Rev+1, got
+			err = c.Table.Put(ctx, next, seen)
+		case got.is(seen):
+			return next, err
+		default:
+			return next, ErrMoved
+		}
 	}
-	got, gerr := c.Table.Get(ctx, next.ProjectKey)
-	if gerr != nil || got.Tenure != next.Tenure || got.Fence != next.Fence {
-		return next, err
-	}
-	next.Rev = got.Rev + 1
-	return next, c.Table.Put(ctx, next, got)
+	return next, err
 }
 
 func (c *Claims) tenure() string {

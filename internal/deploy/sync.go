@@ -69,7 +69,8 @@ type Result struct {
 func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
 	o = o.withDefaults()
 	began := o.Now()
-	files, err := Scan(ctx, o.Dir)
+	trusting := o.Undisturbed && o.State != nil && began.Sub(o.State.Listed) < relist
+	files, err := scan(ctx, o.Dir, !trusting)
 	if err != nil {
 		return Result{Retired: o.Retired, State: o.State}, err
 	}
@@ -78,8 +79,7 @@ func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
 		return Result{Retired: o.Retired, State: o.State}, &Error{Code: CodeFailed, Message: "read the build", Err: err}
 	}
 	defer root.Close() //nolint:errcheck // it was only read from
-	d := &deployment{bucket: b, options: o, root: root, memory: o.State.byKey(), put: map[string]Object{}}
-	d.trusting = o.Undisturbed && o.State != nil && began.Sub(o.State.Listed) < relist
+	d := &deployment{bucket: b, options: o, root: root, trusting: trusting, memory: o.State.byKey(), put: map[string]Object{}}
 	for round := 1; ; round++ {
 		err = d.round(ctx, files)
 		if !errors.Is(err, ErrPrecondition) || round == maxRounds {
@@ -182,26 +182,11 @@ func (d *deployment) announce(ctx context.Context) error {
 // upload uploads files, several at once. It returns when no upload is under way
 // any more; the first error ends the others.
 func (d *deployment) upload(ctx context.Context, uploads []Upload) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(d.options.Workers, len(uploads)) {
-		workers.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(uploads)); i = next.Add(1) - 1 {
-				if ctx.Err() != nil {
-					return
-				}
-				if err := d.uploadOne(ctx, uploads[i]); err != nil {
-					cancel(err)
-					return
-				}
-			}
-		})
-	}
-	workers.Wait()
-	if ctx.Err() != nil {
-		return failed(ctx, "upload", context.Cause(ctx))
+	err := each(ctx, len(uploads), d.options.Workers, func(ctx context.Context, i int) error {
+		return d.uploadOne(ctx, uploads[i])
+	})
+	if err != nil {
+		return failed(ctx, "upload", err)
 	}
 	return nil
 }

@@ -46,6 +46,9 @@ type Options struct {
 	// Root is the module's directory; by default the one that holds the
 	// working directory.
 	Root string
+	// Port is the first of the four that are used, in the order of Set; zero
+	// means that free ones are chosen.
+	Port int
 	// Within is how long the start may take; zero means a minute.
 	Within time.Duration
 }
@@ -68,15 +71,15 @@ func Start(ctx context.Context, o Options) (*Set, error) {
 	// Another program may take a port between the choice and the start.
 	for range 3 {
 		var set *Set
-		if set, err = start(ctx, tools); err == nil || !errors.Is(err, errEnded) {
+		if set, err = start(ctx, tools, o.Port); err == nil || !errors.Is(err, errEnded) {
 			return set, err
 		}
 	}
 	return nil, err
 }
 
-func start(ctx context.Context, tools tools) (*Set, error) {
-	r, err := newRunning(ctx, tools)
+func start(ctx context.Context, tools tools, first int) (*Set, error) {
+	r, err := newRunning(ctx, tools, first)
 	if err != nil {
 		return nil, err
 	}

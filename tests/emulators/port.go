@@ -28,24 +28,29 @@ func (p port) address() string { return "127.0.0.1:" + strconv.Itoa(p.number) }
 
 // takePort finds a free port.
 func takePort(ctx context.Context) (port, error) {
-	var lc net.ListenConfig
 	for range 1000 {
-		p := port{number: lowestPort + rand.IntN(highestPort-lowestPort+1)}
-		mine, err := lc.Listen(ctx, "unix", fmt.Sprintf("@webordinary-emulators-%d", p.number))
-		if err != nil {
-			continue
+		p, err := claimPort(ctx, lowestPort+rand.IntN(highestPort-lowestPort+1))
+		if err == nil {
+			return p, nil
 		}
-		// On every address: one that somebody has on another is not free either.
-		probe, err := lc.Listen(ctx, "tcp", ":"+strconv.Itoa(p.number))
-		if err != nil {
-			mine.Close() //nolint:errcheck // it was never used
-			continue
-		}
-		if err := probe.Close(); err != nil {
-			return port{}, err
-		}
-		p.mine = mine
-		return p, nil
 	}
 	return port{}, errors.New("no free port between 10000 and 32767")
+}
+
+// claimPort takes a port if nobody has it.
+func claimPort(ctx context.Context, number int) (port, error) {
+	var lc net.ListenConfig
+	mine, err := lc.Listen(ctx, "unix", fmt.Sprintf("@webordinary-emulators-%d", number))
+	if err != nil {
+		return port{}, fmt.Errorf("port %d belongs to other emulators: %w", number, err)
+	}
+	// On every address: one that somebody has on another is not free either.
+	probe, err := lc.Listen(ctx, "tcp", ":"+strconv.Itoa(number))
+	if err == nil {
+		err = probe.Close()
+	}
+	if err != nil {
+		return port{}, errors.Join(fmt.Errorf("port %d is not free: %w", number, err), mine.Close())
+	}
+	return port{number: number, mine: mine}, nil
 }

@@ -33,17 +33,17 @@ type child struct {
 
 const dirPrefix = "webordinary-emulators-"
 
-func newRunning(ctx context.Context, tools tools) (*running, error) {
+func newRunning(ctx context.Context, tools tools, first int) (*running, error) {
 	sweep()
 	r := &running{}
-	if err := r.prepare(ctx, tools); err != nil {
+	if err := r.prepare(ctx, tools, first); err != nil {
 		r.stop() //nolint:errcheck // the first error counts
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *running) prepare(ctx context.Context, tools tools) (err error) {
+func (r *running) prepare(ctx context.Context, tools tools, first int) (err error) {
 	if r.dir, err = os.MkdirTemp("", dirPrefix); err != nil {
 		return err
 	}
@@ -54,7 +54,12 @@ func (r *running) prepare(ctx context.Context, tools tools) (err error) {
 		return err
 	}
 	for i := range r.ports {
-		if r.ports[i], err = takePort(ctx); err != nil {
+		if first != 0 {
+			r.ports[i], err = claimPort(ctx, first+i)
+		} else {
+			r.ports[i], err = takePort(ctx)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,9 @@
 package gitserver
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -24,6 +27,7 @@ type Server struct {
 	Host string // 127.0.0.1:port
 	Root string
 
+	backend  http.Handler
 	fault    atomic.Pointer[http.Handler]
 	token    atomic.Pointer[string]
 	mu       sync.Mutex
@@ -34,38 +38,51 @@ type Server struct {
 // Start starts a server that ends with the test.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	out, err := exec.CommandContext(tb.Context(), "git", "--exec-path").Output()
-	backend := filepath.Join(strings.TrimSpace(string(out)), "git-http-backend")
-	if _, serr := os.Stat(backend); err != nil || serr != nil {
-		tb.Fatalf("git http-backend is missing; apt-get install git (%v, %v)", err, serr)
+	s, err := New(tb.Context(), tb.TempDir())
+	if err != nil {
+		tb.Fatal(err)
 	}
-	s := &Server{Root: tb.TempDir(), accepted: map[string]bool{}}
-	token := Token
-	s.token.Store(&token)
-	handler := &cgi.Handler{
-		Path: backend, Stderr: discard{},
-		Env: []string{"GIT_PROJECT_ROOT=" + s.Root, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=x", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null"},
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
-		user, password, _ := r.BasicAuth()
-		accepted := password == *s.token.Load() || s.accepted[password]
-		s.mu.Unlock()
-		if f := s.fault.Load(); f != nil {
-			(*f).ServeHTTP(w, r)
-			return
-		}
-		if user != "x-access-token" || !accepted {
-			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
-			http.Error(w, "who are you?", http.StatusUnauthorized)
-			return
-		}
-		handler.ServeHTTP(w, r)
-	}))
+	server := httptest.NewServer(s)
 	tb.Cleanup(server.Close)
 	s.URL, s.Host = server.URL, strings.TrimPrefix(server.URL, "http://")
 	return s
+}
+
+// New returns a server of the repositories below root that does not listen yet:
+// it is an http.Handler.
+func New(ctx context.Context, root string) (*Server, error) {
+	out, err := exec.CommandContext(ctx, "git", "--exec-path").Output()
+	backend := filepath.Join(strings.TrimSpace(string(out)), "git-http-backend")
+	if _, serr := os.Stat(backend); err != nil || serr != nil {
+		return nil, fmt.Errorf("git http-backend is missing; apt-get install git (%w)", errors.Join(err, serr))
+	}
+	s := &Server{Root: root, accepted: map[string]bool{}}
+	token := Token
+	s.token.Store(&token)
+	s.backend = &cgi.Handler{
+		Path: backend, Stderr: discard{},
+		Env: []string{"GIT_PROJECT_ROOT=" + s.Root, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=x", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null"},
+	}
+	return s, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
+	user, password, _ := r.BasicAuth()
+	accepted := password == *s.token.Load() || s.accepted[password]
+	s.mu.Unlock()
+	if f := s.fault.Load(); f != nil {
+		(*f).ServeHTTP(w, r)
+		return
+	}
+	if user != "x-access-token" || !accepted {
+		w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+		http.Error(w, "who are you?", http.StatusUnauthorized)
+		return
+	}
+	s.backend.ServeHTTP(w, r)
 }
 
 type discard struct{}

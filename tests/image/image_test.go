@@ -100,7 +100,7 @@ func (c *container) npmEnv() []string {
 }
 
 func TestConfiguration(t *testing.T) {
-	body, err := os.ReadFile("../../out/image/image.json")
+	body, err := os.ReadFile("../../.image/image.json")
 	if err != nil {
 		t.Fatalf("there is no image; `make image-test` builds it (%v)", err)
 	}

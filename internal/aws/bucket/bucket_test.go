@@ -12,7 +12,7 @@ import (
 func TestBucket(t *testing.T) {
 	for name, pathStyle := range map[string]bool{"path style": true, "virtual host": false} {
 		t.Run(name, func(t *testing.T) {
-			client := connect(t, gateway, pathStyle)
+			client := connect(t, gateway(t), pathStyle)
 			deploytest.Run(t, func(t *testing.T) deploytest.Harness {
 				t.Helper()
 				b := create(t, client)
@@ -30,7 +30,7 @@ func TestBucket(t *testing.T) {
 
 func TestVirtualHost(t *testing.T) {
 	p := startProxy(t)
-	name := create(t, connect(t, gateway, true))
+	name := create(t, connect(t, gateway(t), true))
 	for pathStyle, want := range map[bool]string{true: "localhost:", false: name + ".localhost:"} {
 		if _, err := bucket.Open(connect(t, p.URL, pathStyle), name, bucket.Options{}).List(t.Context()); err != nil && pathStyle {
 			t.Fatal(err)

@@ -47,7 +47,7 @@ func refusal(status int, code string, header ...string) fault {
 func behindProxy(t *testing.T, o bucket.Options) (*bucket.Bucket, *proxy, string) {
 	t.Helper()
 	p := startProxy(t)
-	name := create(t, connect(t, gateway, true))
+	name := create(t, connect(t, gateway(t), true))
 	return bucket.Open(connect(t, p.URL, true), name, o), p, name
 }
 
@@ -66,7 +66,7 @@ func TestPutOutlastsFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b, p, bucketName := behindProxy(t, bucket.Options{})
-			client := connect(t, gateway, true)
+			client := connect(t, gateway(t), true)
 			c := deploy.Condition{Absent: true}
 			for _, content := range []string{content + "1", content + "2"} {
 				p.arm(f)
@@ -97,7 +97,7 @@ func TestPutWhoseAnswerIsLostAndSomebodyCame(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b, p, name := behindProxy(t, bucket.Options{})
 			content := map[int64]string{6: "theirs", 4: "ours"}[theirs.Size]
-			direct := bucket.Open(connect(t, gateway, true), name, bucket.Options{})
+			direct := bucket.Open(connect(t, gateway(t), true), name, bucket.Options{})
 			p.arm(first(1, func(p *proxy, _ http.ResponseWriter, r *http.Request, _ int) bool {
 				if _, err := direct.Put(t.Context(), theirs, strings.NewReader(content), deploy.Condition{}); err != nil {
 					t.Error(err)
@@ -172,14 +172,14 @@ func calls(b *bucket.Bucket) map[string]func(context.Context) error {
 
 // The store itself says so too.
 func TestErrorsOfTheStore(t *testing.T) {
-	client := connect(t, gateway, true)
+	client := connect(t, gateway(t), true)
 	for action, do := range calls(bucket.Open(client, "edit.nobody.example.com", bucket.Options{})) {
 		if err := do(t.Context()); err == nil || !strings.Contains(err.Error(), `bucket "edit.nobody.example.com" does not exist`) {
 			t.Errorf("%s in a missing bucket: %v", action, err)
 		}
 	}
 	name := create(t, client)
-	stranger := connectWith(t, gateway, true, "wrong")
+	stranger := connectWith(t, gateway(t), true, "wrong")
 	for action, do := range calls(bucket.Open(stranger, name, bucket.Options{})) {
 		if err := do(t.Context()); err == nil || !strings.Contains(err.Error(), "does not accept the worker's credentials (SignatureDoesNotMatch)") {
 			t.Errorf("%s with a wrong secret: %v", action, err)
@@ -215,7 +215,7 @@ func TestDeleteOfSomeKeysFails(t *testing.T) {
 		}
 	}
 	b, p, name := behindProxy(t, bucket.Options{})
-	client := connect(t, gateway, true)
+	client := connect(t, gateway(t), true)
 	fill := func() {
 		for _, key := range []string{"a", "b"} {
 			if _, err := b.Put(t.Context(), deploytest.Object(key, "1"), strings.NewReader("1"), deploy.Condition{}); err != nil {

@@ -11,7 +11,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -26,60 +25,22 @@ import (
 
 	"github.com/webordinary/claude-code-container/internal/aws/bucket"
 	"github.com/webordinary/claude-code-container/internal/deploy"
+	"github.com/webordinary/claude-code-container/tests/emulators"
 )
 
+func TestMain(m *testing.M) { goleak.VerifyTestMain(emulators.Tests{M: m}) }
+
 // gateway is the URL of the store that all tests share.
-var gateway string
-
-func TestMain(m *testing.M) {
-	stop := startGateway()
-	code := m.Run()
-	stop()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+func gateway(t *testing.T) string {
+	t.Helper()
+	return emulators.Shared(t).S3
 }
-
-func startGateway() (stop func()) {
-	path, err := exec.LookPath("versitygw")
-	if err != nil {
-		panic("versitygw is missing: run `make setup`")
-	}
-	dir, err := os.MkdirTemp("", "bucket-")
-	if err != nil {
-		panic(err)
-	}
-	l, _ := net.Listen("tcp", "127.0.0.1:0")
-	addr := l.Addr().String()
-	l.Close()
-	cmd := exec.Command(path, "--quiet", "--keep-alive", "--port", addr, "--virtual-domain", "localhost:"+addr[strings.LastIndex(addr, ":")+1:], "posix", dir)
-	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY=test", "ROOT_SECRET_KEY=secret")
-	if err := cmd.Start(); err != nil {
-		panic(err)
-	}
-	gateway = "http://" + addr
-	for {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			c.Close()
-			break
-		}
-	}
-	return func() { cmd.Process.Kill(); cmd.Wait(); os.RemoveAll(dir) }
-}
-
-// secret is the key that the store takes.
-const secret = "secret"
 
 // connect returns a client of the store at a URL, and closes its connections
 // with the test. All hosts are that one.
 func connect(t *testing.T, base string, pathStyle bool) *s3.Client {
 	t.Helper()
-	return connectWith(t, base, pathStyle, secret)
+	return connectWith(t, base, pathStyle, emulators.SecretKey)
 }
 
 func connectWith(t *testing.T, base string, pathStyle bool, secret string) *s3.Client {
@@ -97,17 +58,15 @@ func connectWith(t *testing.T, base string, pathStyle bool, secret string) *s3.C
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	return bucket.NewClient(aws.Config{
-		Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("test", secret, ""), BaseEndpoint: aws.String("http://localhost:" + u.Port()),
+		Region: emulators.Region, Credentials: credentials.NewStaticCredentialsProvider(emulators.AccessKey, secret, ""), BaseEndpoint: aws.String("http://localhost:" + u.Port()),
 		HTTPClient: &http.Client{Transport: transport},
 	}, pathStyle)
 }
 
-var buckets atomic.Int64
-
 // create makes an empty bucket of a name with dots.
 func create(t *testing.T, client *s3.Client) string {
 	t.Helper()
-	name := fmt.Sprintf("edit.site%d.example.com", buckets.Add(1))
+	name := "edit." + emulators.Unique(t, "site") + ".example.com"
 	if _, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name}); err != nil {
 		t.Fatalf("create bucket: %v", err)
 	}
@@ -186,7 +145,7 @@ type fault func(p *proxy, w http.ResponseWriter, r *http.Request, n int) bool
 
 func startProxy(t *testing.T) *proxy {
 	t.Helper()
-	u, err := url.Parse(gateway)
+	u, err := url.Parse(gateway(t))
 	if err != nil {
 		t.Fatal(err)
 	}

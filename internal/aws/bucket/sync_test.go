@@ -18,6 +18,7 @@ import (
 
 	"github.com/webordinary/claude-code-container/internal/aws/bucket"
 	"github.com/webordinary/claude-code-container/internal/deploy"
+	"github.com/webordinary/claude-code-container/tests/emulators"
 )
 
 // build is a site whose pages all name one style sheet, as most do.
@@ -66,7 +67,7 @@ func next(o deploy.Options, r deploy.Result) deploy.Options {
 // deletes; no change costs none.
 func TestSyncCountsItsRequests(t *testing.T) {
 	b, p, name := behindProxy(t, bucket.Options{})
-	client := connect(t, gateway, true)
+	client := connect(t, gateway(t), true)
 	o := mustSync(t, b, build(20, "1"), deploy.Options{Grace: -1})
 	for _, step := range []struct {
 		name  string
@@ -97,9 +98,9 @@ func TestSyncCountsItsRequests(t *testing.T) {
 // Uploads share connections that stay open between deploys.
 func TestSyncKeepsItsConnectionsWarm(t *testing.T) {
 	p := startProxy(t)
-	client := connect(t, gateway, true)
+	client := connect(t, gateway(t), true)
 	warm := bucket.NewClient(aws.Config{
-		Region: "us-east-1", Credentials: client.Options().Credentials, BaseEndpoint: &p.URL, // and the HTTP client of the SDK
+		Region: emulators.Region, Credentials: client.Options().Credentials, BaseEndpoint: &p.URL, // and the HTTP client of the SDK
 	}, true)
 	b := bucket.Open(warm, create(t, client), bucket.Options{})
 	o := mustSync(t, b, build(200, "1"), deploy.Options{})
@@ -116,7 +117,7 @@ func TestSyncKeepsItsConnectionsWarm(t *testing.T) {
 // The ETag of an upload in parts is no MD5.
 func TestSyncOverAnObjectPutInParts(t *testing.T) {
 	b, p, name := behindProxy(t, bucket.Options{})
-	client := connect(t, gateway, true)
+	client := connect(t, gateway(t), true)
 	up, err := client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &name, Key: aws.String("index.html")})
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +146,7 @@ func TestSyncOverAnObjectPutInParts(t *testing.T) {
 // Somebody changed what is remembered.
 func TestSyncRepairsAfterAForeignDeploy(t *testing.T) {
 	b, p, name := behindProxy(t, bucket.Options{})
-	client := connect(t, gateway, true)
+	client := connect(t, gateway(t), true)
 	o := mustSync(t, b, build(3, "1"), deploy.Options{Grace: -1})
 	theirs := bucket.Open(client, name, bucket.Options{})
 	mustSync(t, theirs, build(5, "9"), deploy.Options{Grace: -1})
@@ -169,7 +170,7 @@ func TestSyncCutAtEachRequest(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, carried out %t", name, carriedOut), func(t *testing.T) {
 				t.Parallel()
 				b, p, name := behindProxy(t, bucket.Options{})
-				client := connect(t, gateway, true)
+				client := connect(t, gateway(t), true)
 				o := mustSync(t, b, build(pages, "0"), deploy.Options{Grace: -1, Workers: 3})
 				for n, whole := 1, false; !whole; n++ {
 					before, after := o, build(pages, fmt.Sprint(n))
@@ -223,7 +224,7 @@ func cutAt(t *testing.T, b deploy.Bucket, p *proxy, n int, carriedOut bool, s si
 // A visitor who reads all the time finds the assets of every page.
 func TestVisitorsSeeWholePagesDuringDeploys(t *testing.T) {
 	const pages = 12
-	client := connect(t, gateway, true)
+	client := connect(t, gateway(t), true)
 	name := create(t, client)
 	b := bucket.Open(client, name, bucket.Options{})
 	o := mustSync(t, b, build(pages, "0"), deploy.Options{})

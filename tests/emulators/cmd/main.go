@@ -1,6 +1,7 @@
 // Command emulators runs the emulators of package emulators.
 //
-//	emulators                        until Ctrl-C, with the platform's resources
+//	emulators [-port N]              until Ctrl-C, with the platform's resources; on the
+//	                                 ports N to N+3 in the order SQS, DynamoDB, S3, websites
 //	emulators -- program argument…   while a program runs, whose tests then use them
 package main
 
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"github.com/webordinary/claude-code-container/internal/protocol"
@@ -29,14 +31,19 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout io.Writer) (code int, err error) {
 	wrap := len(args) > 1 && args[0] == "--"
-	if len(args) > 0 && !wrap {
-		return 2, errors.New("usage: emulators [-- program argument…]")
+	port := 0
+	if len(args) == 2 && args[0] == "-port" {
+		port, err = strconv.Atoi(args[1])
+		args = nil
+	}
+	if err != nil || len(args) > 0 && !wrap {
+		return 2, errors.New("usage: emulators [-port N | -- program argument…]")
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	set, err := emulators.Start(ctx, emulators.Options{})
+	set, err := emulators.Start(ctx, emulators.Options{Port: port})
 	if err != nil {
 		return 1, err
 	}

@@ -42,7 +42,9 @@ func fifo(t *testing.T) string {
 
 func TestUsage(t *testing.T) {
 	var out bytes.Buffer
-	if code, err := run(t.Context(), []string{"go", "test"}, &out); code != 2 || err == nil {
-		t.Errorf("code %d, %v", code, err)
+	for _, args := range [][]string{{"go", "test"}, {"-port", "many"}, {"-port"}} {
+		if code, err := run(t.Context(), args, &out); code != 2 || err == nil {
+			t.Errorf("%v: code %d, %v", args, code, err)
+		}
 	}
 }
