@@ -127,9 +127,10 @@ func refusal(raw []byte) error {
 		Failure *struct{ Reason, Detail string } `json:"failure"`
 		Error   *struct{ Code, Message string }  `json:"error"`
 	}
-	err := json.Unmarshal(raw, &body)
+	if json.Unmarshal(raw, &body) != nil {
+		return nil //nolint:nilerr // whether it should be JSON, the status tells
+	}
 	switch {
-	case err != nil: // whether it should be JSON, the status tells
 	case body.Failure != nil:
 		return errors.New(strings.TrimSpace(body.Failure.Reason + " " + body.Failure.Detail))
 	case body.Error != nil:
