@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/google/go-cmp/cmp"
@@ -102,6 +103,10 @@ func TestSyncKeepsItsConnectionsWarm(t *testing.T) {
 	warm := bucket.NewClient(aws.Config{
 		Region: emulators.Region, Credentials: client.Options().Credentials, BaseEndpoint: &p.URL, // and the HTTP client of the SDK
 	}, true)
+	own, known := warm.Options().HTTPClient.(*awshttp.BuildableClient)
+	if !known || own.GetTransport().MaxIdleConnsPerHost < 32 {
+		t.Errorf("of 32 connections some are closed when the uploads end (%T)", warm.Options().HTTPClient)
+	}
 	b := bucket.Open(warm, create(t, client), bucket.Options{})
 	o := mustSync(t, b, build(200, "1"), deploy.Options{})
 	mustSync(t, b, build(200, "2"), o)
