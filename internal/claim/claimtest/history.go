@@ -38,6 +38,9 @@ func (w *worker) record(key string, k Kind, fence int64, begin time.Time) {
 	w.world.mu.Lock()
 	defer w.world.mu.Unlock()
 	w.world.history = append(w.world.history, event{worker: w.id, key: key, kind: k, fence: fence, begin: begin, end: time.Now()})
+	if len(w.world.history) == w.world.enough {
+		w.world.finish()
+	}
 }
 
 // holder is what the model knows of a project.
@@ -196,7 +199,8 @@ type HistoryConfig struct {
 	Table  claim.Table
 	Seed   uint64
 	Second time.Duration // how long a second is: on a real table nobody wants to wait for minutes
-	Length time.Duration // in true time
+	Length time.Duration // in true time, at most
+	Enough int           // after how many operations to end; zero means never
 }
 
 // History lets workers take, keep, lose and leave projects: their clocks are
@@ -208,9 +212,9 @@ func History(t *testing.T, c HistoryConfig) map[Kind]int {
 	t.Helper()
 	const workers = 8
 	keys := []string{"a#a", "b#b"}
-	w := &world{table: c.Table, scale: c.Second, start: time.Now()}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), c.Length)
 	defer cancel()
+	w := &world{table: c.Table, scale: c.Second, start: time.Now(), enough: c.Enough, finish: cancel}
 	var all sync.WaitGroup
 	for i := range workers {
 		rng := rand.New(rand.NewPCG(c.Seed, uint64(i)))

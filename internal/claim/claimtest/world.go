@@ -16,6 +16,9 @@ type world struct {
 	scale time.Duration // what a second is: the table may be a real one
 	start time.Time
 
+	enough int    // how many events end it
+	finish func() // ends it
+
 	mu      sync.Mutex
 	history []event
 	landing sync.WaitGroup // writes that are still on their way
