@@ -220,8 +220,12 @@ func (p *Platform) drain(url string, take func(body string, attributes map[strin
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()
 	for {
+		if q, err := p.Queue(url); err == nil && q.Visible == 0 {
+			return
+		}
 		out, err := p.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
-			QueueUrl: &url, MaxNumberOfMessages: 10, WaitTimeSeconds: 0, VisibilityTimeout: 60, MessageAttributeNames: []string{"All"},
+			QueueUrl: &url, MaxNumberOfMessages: 10, WaitTimeSeconds: 1, // zero is the queue's own
+			VisibilityTimeout: 60, MessageAttributeNames: []string{"All"},
 		})
 		if err != nil {
 			p.tb.Errorf("receive from %s: %v", url, err)

@@ -38,7 +38,7 @@ func (p *Platform) AwaitRest(within time.Duration) {
 	p.tb.Helper()
 	late := time.NewTimer(within)
 	defer late.Stop()
-	again := time.NewTicker(200 * time.Millisecond)
+	again := time.NewTicker(500 * time.Millisecond)
 	defer again.Stop()
 	for {
 		if len(p.unrest()) == 0 {
@@ -57,7 +57,7 @@ func (p *Platform) AwaitRow(j *Project, within time.Duration, wanted string, is 
 	p.tb.Helper()
 	late := time.NewTimer(within)
 	defer late.Stop()
-	again := time.NewTicker(30 * time.Millisecond)
+	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for {
 		row, err := p.Row(j)
@@ -83,7 +83,7 @@ func (p *Platform) AwaitRun(c *Command, kind string, within time.Duration) {
 	p.tb.Helper()
 	late := time.NewTimer(within)
 	defer late.Stop()
-	again := time.NewTicker(20 * time.Millisecond)
+	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
 		for _, r := range p.Runs() {
@@ -107,7 +107,7 @@ func Wait(d time.Duration) { <-time.After(d) }
 func (p *Platform) AwaitStatus(j *Project, status string, within time.Duration) {
 	late := time.NewTimer(within)
 	defer late.Stop()
-	again := time.NewTicker(30 * time.Millisecond)
+	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for {
 		row, err := p.Row(j)

@@ -313,11 +313,25 @@ func (w *Worker) cleanUp() {
 	if w.Alive() {
 		w.killTree()
 	}
-	if w.p.tb.Failed() {
-		const most = 8000
-		log := w.Log()
-		w.p.tb.Logf("the end of what worker %s logged (%v):\n%s", w.Name, w.cmd.ProcessState, log[max(0, len(log)-most):])
+	log := w.Log()
+	if dir := os.Getenv("WORKER_LOGS"); dir != "" {
+		if err := os.WriteFile(filepath.Join(dir, w.Name+".jsonl"), []byte(log), 0o600); err != nil {
+			w.p.tb.Error(err)
+		}
+	} else if w.p.tb.Failed() {
+		w.p.tb.Logf("the end of what worker %s logged (%v; WORKER_LOGS names a directory for all of it):\n%s", w.Name, w.cmd.ProcessState, interesting(log))
 	}
+}
+
+// interesting leaves out what a log repeats every second, and all but its end.
+func interesting(log string) string {
+	var lines []string
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, `"msg":"gauge"`) && !strings.Contains(line, `"level":"DEBUG"`) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-40):], "")
 }
 
 // AwaitFired waits until the fault at a mark has happened to a worker.
