@@ -57,6 +57,16 @@ func (h *Claim) Handle(ctx context.Context, c protocol.ClaimRequest) error {
 	return err
 }
 
+// Adopt takes a project whose owner is dead, as nobody asks for it. It reports
+// false if there is no room, or somebody has it by now.
+func (h *Claim) Adopt(ctx context.Context, p protocol.Pair) (bool, error) {
+	taken, err := h.take(ctx, p)
+	if _, held := errors.AsType[*claim.HeldError](err); held {
+		return false, nil
+	}
+	return taken, err
+}
+
 // take claims a project and opens it; false if there is no room.
 func (h *Claim) take(ctx context.Context, p protocol.Pair) (bool, error) {
 	if !h.Reserve() {
@@ -69,6 +79,10 @@ func (h *Claim) take(ctx context.Context, p protocol.Pair) (bool, error) {
 	}
 	if err := h.Open(ctx, p, lease); err != nil {
 		h.Unreserve()
+		if lease.Unclean() { // the next owner must know, too
+			lease.Abandon()
+			return false, err
+		}
 		return false, errors.Join(err, lease.Release(ctx))
 	}
 	return true, nil

@@ -70,18 +70,20 @@ func (j *job) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	site := journal.Site{
-		Bucket: name, Commit: j.entry.Commit, CommandID: j.in.CommandID, Sent: j.in.Delivery.Sent, Retired: before.Retired,
-	}
+	site := j.begun(name, before)
 	if err := j.h.saveSite(ctx, site); err != nil {
 		return err
 	}
+	state, undisturbed := j.recallBucket(ctx, before)
 	result, err := deploy.Sync(ctx, bucket, deploy.Options{
 		Dir: filepath.Join(j.ws.Site(), "dist"), Grace: j.h.AssetGrace, Retired: site.Retired, Now: j.h.Now, BeforePages: j.beforePages,
+		State: state, Undisturbed: undisturbed, Rules: site.Rules,
 	})
-	if result.Retired != nil {
-		site.Retired = result.Retired
+	site.Retired = result.Retired
+	if err == nil {
+		site.Complete, site.Deployed, site.Rules = true, j.h.now(), deploy.HeaderRules
 	}
+	j.rememberBucket(ctx, site, result.State)
 	if err != nil {
 		if serr := j.h.saveSite(ctx, site); serr != nil && ctx.Err() == nil {
 			return serr
@@ -91,7 +93,6 @@ func (j *job) deploy(ctx context.Context) error {
 		}
 		return j.record(ctx, journal.Deployed)
 	}
-	site.Complete, site.Deployed = true, j.h.now()
 	if err := j.h.saveSite(ctx, site); err != nil {
 		return err
 	}
@@ -99,6 +100,20 @@ func (j *job) deploy(ctx context.Context) error {
 	j.deployed(site.Deployed)
 	j.mu.Unlock()
 	return j.record(ctx, journal.Deployed)
+}
+
+// begun is what the journal says of the bucket while it is being deployed to.
+func (j *job) begun(bucket string, before journal.Site) journal.Site {
+	site := journal.Site{
+		Bucket: bucket, Commit: j.entry.Commit, CommandID: j.in.CommandID, Sent: j.in.Delivery.Sent, Retired: before.Retired,
+	}
+	if site.Retired == nil { // none, rather than not known: what is replaced now was in use until now
+		site.Retired = map[string]time.Time{}
+	}
+	if before.Rules == deploy.HeaderRules {
+		site.Rules = before.Rules // else it takes a whole deploy
+	}
+	return site
 }
 
 // beforePages is the last moment for an interruption: once a page is uploaded

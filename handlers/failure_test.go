@@ -344,6 +344,12 @@ func TestCrashWithAnotherCommandBetween(t *testing.T) {
 	if w.page("thread-a") != "done" {
 		t.Error("the work is not on its branch")
 	}
+	if d := cmp.Diff([]string{"do it", "WIP: unfinished work"}, w.log("thread-a")); d != "" {
+		t.Error("the command has no commit of its own:", d)
+	}
+	if d := cmp.Diff([]string{"page.html"}, out.FilesChanged); d != "" {
+		t.Error(d)
+	}
 }
 
 // TestCrashAfterTheCommit: the commit was made, and nobody wrote that down.

@@ -98,6 +98,20 @@ func (h *Instruction) Handle(ctx context.Context, in protocol.InputMessage) (pro
 	return j.handle(ctx)
 }
 
+// TakeOver is called before the first command of a tenure that began with an
+// unclean takeover: the former owner may be frozen, and its children with it. It
+// may be called again.
+func (h *Instruction) TakeOver(ctx context.Context) error {
+	if err := h.Lease.Check(); err != nil {
+		return err
+	}
+	ctx, unbind := h.Lease.Bind(ctx)
+	defer unbind()
+	return h.Workspaces.TakeOver(ctx, workspace.TakeOverRequest{
+		ProjectID: h.Pair.ProjectID, UserID: h.Pair.UserID, Dir: h.Pair.Dir(), Rescue: agent.Rescue,
+	})
+}
+
 // check refuses what breaks a rule.
 func (h *Instruction) check(in protocol.InputMessage) error {
 	if in.Pair() != h.Pair {
@@ -287,9 +301,9 @@ func (h *Instruction) detach(ctx context.Context) (context.Context, context.Canc
 	return ctx, func() { unbind(); cancel() }
 }
 
-// internal is a failure of ours; a lost fence is a lost lease.
+// internal is a failure of ours; a lost fence or workspace is a lost lease.
 func (h *Instruction) internal(ctx context.Context, err error) error {
-	if errors.Is(err, journal.ErrFenced) {
+	if errors.Is(err, journal.ErrFenced) || errors.Is(err, workspace.ErrTaken) {
 		return claim.ErrLeaseLost
 	}
 	if cause := cutShort(ctx); cause != nil {

@@ -126,6 +126,10 @@ func (j *job) saveWork(ctx context.Context) error {
 	}
 	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: wipMessage(j.in), Amend: own && j.entry.Interrupted})
 	switch {
+	case errors.Is(err, workspace.ErrNoChange) && !own && j.entry.Wip != "":
+		if err := j.takeWip(ctx); err != nil {
+			return err
+		}
 	case errors.Is(err, workspace.ErrNoChange):
 		if !own {
 			return nil
@@ -146,5 +150,23 @@ func (j *job) saveWork(ctx context.Context) error {
 	if _, err := j.ws.Push(ctx, workspace.PushRequest{SHA: j.out.CommitID, CommandID: j.in.CommandID}); err != nil {
 		j.h.log().WarnContext(ctx, "unfinished work not pushed", slog.Any("error", err))
 	}
+	return nil
+}
+
+// takeWip answers with what was saved when the command was cut before, if there
+// is no more.
+func (j *job) takeWip(ctx context.Context) error {
+	head := j.ws.Head()
+	files, err := j.ws.Files(ctx, j.entry.Base, head)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.entry.Interrupted {
+		j.entry.Commit = head
+	}
+	j.out.CommitID = head
+	j.out.SetFiles(files)
 	return nil
 }

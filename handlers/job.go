@@ -96,8 +96,9 @@ func (j *job) openWorkspace(ctx context.Context) error {
 	j.tell("workspace", "opening branch "+protocol.Branch(j.in.ThreadID))
 	ws, err := j.h.Workspaces.Open(ctx, workspace.Request{
 		ProjectID: j.in.ProjectID, UserID: j.in.UserID, Dir: j.h.Pair.Dir(), RepoURL: j.in.RepoURL,
-		Branch: protocol.Branch(j.in.ThreadID), Owner: j.in.CommandID,
-		Wip: func(owner string) string { return "WIP: unfinished work\n\nWip-For: " + owner + "\n" },
+		Branch: protocol.Branch(j.in.ThreadID), Owner: j.in.CommandID, Committed: j.committed(),
+		Wip:   func(owner string) string { return "WIP: unfinished work\n\nWip-For: " + owner + "\n" },
+		Saved: j.saved,
 	})
 	if err != nil {
 		return err
@@ -111,11 +112,8 @@ func (j *job) openWorkspace(ctx context.Context) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.entry.Has(journal.Committed) && !j.entry.Has(journal.Pushed) && !ws.Contains(ctx, j.entry.Commit) {
-		// The directory was lost with a commit that nobody else had.
-		j.h.log().WarnContext(ctx, "recorded work is gone, running the agent again", slog.String("command_id", j.in.CommandID))
-		j.entry.Forget(journal.Agent, journal.Committed, journal.Built, journal.Deployed)
-		j.entry.Base = ""
+	if err := j.missWork(ctx); err != nil {
+		return err
 	}
 	if j.entry.Base == "" {
 		j.entry.Base = ws.Head()
@@ -123,6 +121,49 @@ func (j *job) openWorkspace(ctx context.Context) error {
 	j.out.Branch, j.out.CommitID = ws.Branch(), ws.Head()
 	if j.entry.Commit != "" {
 		j.out.CommitID = j.entry.Commit
+	}
+	return nil
+}
+
+// committed is the command's commit; empty if it has none.
+func (j *job) committed() string {
+	if j.has(journal.Committed) {
+		return j.entry.Commit
+	}
+	return ""
+}
+
+// saved lets the journal know of the commit that a command's unfinished work went
+// to: when it is run again, it ends in a commit of its own.
+func (j *job) saved(ctx context.Context, owner, sha string) error {
+	if owner == j.in.CommandID {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.entry.Wip = sha
+		return j.saveLocked(ctx)
+	}
+	e, found, err := j.h.Journal.Load(ctx, j.h.Lease.Key(), owner)
+	if err != nil || !found || e.Has(journal.Finished) {
+		return err
+	}
+	e.Wip = sha
+	return j.h.save(ctx, &e)
+}
+
+// missWork begins again if the directory was lost with a commit that nobody else
+// had.
+func (j *job) missWork(ctx context.Context) error {
+	if !j.entry.Has(journal.Committed) || j.entry.Has(journal.Pushed) {
+		return nil
+	}
+	has, err := j.ws.Contains(ctx, j.entry.Commit)
+	if err != nil {
+		return err
+	}
+	if !has {
+		j.h.log().WarnContext(ctx, "recorded work is gone, running the agent again", slog.String("command_id", j.in.CommandID))
+		j.entry.Forget(journal.Agent, journal.Committed, journal.Built, journal.Deployed)
+		j.entry.Base = ""
 	}
 	return nil
 }

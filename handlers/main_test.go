@@ -78,6 +78,7 @@ type world struct {
 	runner  *process.Runner
 	env     []string
 	sites   string
+	disk    string                // of the worker at present
 	h       *handlers.Instruction // the worker at present
 
 	frozen atomic.Int64 // how long the worker was frozen, in ns
@@ -87,6 +88,7 @@ type world struct {
 	steps []string                                    // told so far
 	step  func(name string)                           // called at each step, may be nil
 	put   func(ctx context.Context, key string) error // called before each upload, may be nil
+	lists atomic.Int64                                // how often a bucket was listed
 	write func(r journal.Record) error                // called before each write of the journal, may be nil
 }
 
@@ -124,8 +126,9 @@ func newWorld(t *testing.T) *world {
 // workspaces is the store of a worker that has seen nothing yet.
 func (w *world) workspaces() *workspace.Store {
 	w.t.Helper()
+	w.disk = w.t.TempDir()
 	return workspace.New(workspace.Config{
-		Root: w.t.TempDir(), Runner: w.runner, Env: w.env, Token: gitserver.Token, AllowedHosts: []string{w.git.Host},
+		Root: w.disk, Runner: w.runner, Env: w.env, Token: gitserver.Token, AllowedHosts: []string{w.git.Host},
 	})
 }
 
@@ -189,13 +192,20 @@ func (w *world) bucket(name string) (deploy.Bucket, error) {
 		return nil, err
 	}
 	w.t.Cleanup(func() { d.Close() }) //nolint:errcheck // it is a test's
-	return hooked{Bucket: d, put: w.put}, nil
+	return hooked{Bucket: d, put: w.put, lists: &w.lists}, nil
 }
 
 // hooked is a bucket that tells before it takes.
 type hooked struct {
 	deploy.Bucket
-	put func(ctx context.Context, key string) error
+	put   func(ctx context.Context, key string) error
+	lists *atomic.Int64
+}
+
+// List implements deploy.Bucket.
+func (b hooked) List(ctx context.Context) ([]deploy.Object, error) {
+	b.lists.Add(1)
+	return b.Bucket.List(ctx)
 }
 
 // Put implements deploy.Bucket.

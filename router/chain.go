@@ -8,15 +8,18 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/webordinary/claude-code-container/handlers"
+	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/middleware"
 )
+
+const metricsNamespace = "WebOrdinary"
 
 // addMiddleware sets the chain, outermost first.
 func (r *Router) addMiddleware() {
 	retry := r.config.Retry
 	retry.Attempts = defaultTo(r.config.Instruction.MaxAttempts, 3)
 	r.router.AddMiddleware(
-		middleware.CloudWatch{Writer: r.config.Metrics, Namespace: "WebOrdinary", Attrs: ids, Redact: r.config.Redact}.Middleware,
+		middleware.CloudWatch{Writer: r.config.Metrics, Namespace: metricsNamespace, Attrs: ids, Redact: r.config.Redact}.Middleware,
 		middleware.CorrelationID{ID: commandID}.Middleware,
 		middleware.PoisonQueue{Topic: r.deadLetters, Publisher: r.config.Queues, Then: giveUp}.Middleware,
 		answerInterrupted,
@@ -73,7 +76,7 @@ func answerInterrupted(h message.HandlerFunc) message.HandlerFunc {
 			return produced, err
 		}
 		answer, err := instruction.CutOff(withCorrelation(msg.Context()), *in.command)
-		return produce(msg, answer), classify(err)
+		return produce(msg, answer), classify(err, 0)
 	}
 }
 
@@ -87,7 +90,7 @@ func commandID(msg *message.Message) string {
 
 // ids are what every line about a message has.
 func ids(msg *message.Message) []slog.Attr {
-	attrs := []slog.Attr{slog.Int("receives", DeliveryOf(msg.Context()).Receives)}
+	attrs := []slog.Attr{slog.Int("receives", protocol.DeliveryOf(msg.Context()).Receives)}
 	in := receivedOf(msg.Context())
 	if in.command == nil {
 		return attrs

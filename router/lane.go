@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/webordinary/claude-code-container/handlers"
 )
 
 // Policy says which later command interrupts the one that runs.
@@ -238,6 +240,30 @@ func (l *Lane) Cancel(cause error) {
 			s.running.cancel(cause)
 		}
 	})
+}
+
+// Interrupt cancels the running job if it was sent before a given time, as an
+// INTERRUPT among the messages would.
+func (l *Lane) Interrupt(sent time.Time) {
+	l.ask(func(s *laneState) {
+		if s.interrupted(Item{Sent: sent, Interrupts: true, Only: true}) {
+			s.running.cancel(&handlers.InterruptError{})
+		}
+	})
+}
+
+// Held returns what is known of the messages held, the running one first.
+func (l *Lane) Held() []Item {
+	var items []Item
+	l.ask(func(s *laneState) {
+		if s.running != nil {
+			items = append(items, s.running.item)
+		}
+		for _, h := range s.waiting {
+			items = append(items, h.item)
+		}
+	})
+	return items
 }
 
 // Running reports whether a message is with the Router.

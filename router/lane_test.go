@@ -50,7 +50,7 @@ func (h *memoryHarness) Publish(t *testing.T, m *message.Message) {
 
 // Subscriber implements lanetest.Harness.
 func (h *memoryHarness) Subscriber(*testing.T) (message.Subscriber, string) {
-	return h.memory.Subscriber(nil), memoryTopic
+	return h.memory.Subscriber(nil, nil), memoryTopic
 }
 
 // Left implements lanetest.Harness.
@@ -442,13 +442,13 @@ func TestLaneHandsOutLatestDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := drive(t, router.LaneConfig{}).do(deliver(command("a", 1)))
 		<-time.After(time.Minute) // it is about to be handed out
-		second := handed(router.WithDelivery(t.Context(), protocol.Delivery{Receives: 2}), command("a", 1))
+		second := handed(protocol.WithDelivery(t.Context(), protocol.Delivery{Receives: 2}), command("a", 1))
 		second.Metadata.Set("receives", "2")
 		d.hand.in <- second
 		synctest.Wait()
 		d.do(take)
 		got := d.got[0]
-		if n := router.DeliveryOf(got.Context()).Receives; n != 2 || got.Metadata.Get("receives") != "2" {
+		if n := protocol.DeliveryOf(got.Context()).Receives; n != 2 || got.Metadata.Get("receives") != "2" {
 			t.Errorf("received %d times, metadata %v, want the second delivery", n, got.Metadata)
 		}
 		d.do(ack)

@@ -14,20 +14,6 @@ import (
 	"github.com/webordinary/claude-code-container/internal/protocol"
 )
 
-type deliveryKey struct{}
-
-// WithDelivery returns a context for a message that says how it was delivered.
-// Subscribers set it on what they hand out.
-func WithDelivery(ctx context.Context, d protocol.Delivery) context.Context {
-	return context.WithValue(ctx, deliveryKey{}, d)
-}
-
-// DeliveryOf returns what the subscriber said of a message.
-func DeliveryOf(ctx context.Context) protocol.Delivery {
-	d, _ := ctx.Value(deliveryKey{}).(protocol.Delivery)
-	return d
-}
-
 // Memory is queues in memory, for the demo and for tests: Watermill's GoChannel,
 // and what it lacks to be used like SQS. A topic keeps its messages until they
 // are acknowledged, also while nobody subscribes; a message carries its id, its
@@ -36,6 +22,7 @@ func DeliveryOf(ctx context.Context) protocol.Delivery {
 type Memory struct {
 	channel   *gochannel.GoChannel
 	nackDelay time.Duration
+	poll      time.Duration
 	now       func() time.Time
 
 	mu      sync.Mutex
@@ -51,6 +38,8 @@ type MemoryConfig struct {
 	// NackDelay is the time until a nacked message comes again; zero means
 	// 100 ms.
 	NackDelay time.Duration
+	// Poll is how long one receive waits for a message; zero means 5 s.
+	Poll time.Duration
 	// Now stamps the sent times; nil means time.Now.
 	Now func() time.Time
 }
@@ -76,6 +65,7 @@ func NewMemory(c MemoryConfig) *Memory {
 	return &Memory{
 		channel:   gochannel.NewGoChannel(gochannel.Config{}, watermill.NopLogger{}),
 		nackDelay: defaultTo(c.NackDelay, 100*time.Millisecond),
+		poll:      defaultTo(c.Poll, 5*time.Second),
 		now:       c.Now,
 		topics:    map[string]*topic{},
 		closed:    make(chan struct{}),
@@ -88,12 +78,7 @@ func (m *Memory) Publish(name string, messages ...*message.Message) error {
 	defer m.mu.Unlock()
 	t := m.topic(name)
 	for _, msg := range messages {
-		k := &kept{message: msg.Copy(), delivery: DeliveryOf(msg.Context())}
-		k.delivery.Receives = 0
-		k.delivery.MessageID = uuid.NewString()
-		if k.delivery.Sent.IsZero() {
-			k.delivery.Sent = m.now()
-		}
+		k := &kept{message: msg.Copy(), delivery: protocol.Delivery{MessageID: uuid.NewString(), Sent: m.now()}.WithAttributes(msg.Metadata)}
 		k.message.Metadata.Set(idHeader, k.delivery.MessageID)
 		t.kept = append(t.kept, k)
 		if t.open {
@@ -179,11 +164,19 @@ func (m *Memory) Close() error {
 	return m.channel.Close()
 }
 
+// Exists implements Queues. Only topics that something was sent to, or that were
+// subscribed to, exist.
+func (m *Memory) Exists(_ context.Context, name string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.topics[name] != nil, nil
+}
+
 // Subscriber implements Queues. Its Close ends its subscriptions and leaves the
-// queues open.
-func (m *Memory) Subscriber(gate func(context.Context) error) message.Subscriber {
+// queues open. Nothing is invisible in memory, and no receive lacks an answer.
+func (m *Memory) Subscriber(gate Gate, _ func()) message.Subscriber {
 	if gate == nil {
-		gate = func(context.Context) error { return nil }
+		gate = func(context.Context) (time.Duration, func(int), error) { return 0, nil, nil }
 	}
 	return &memorySubscriber{memory: m, gate: gate, closed: make(chan struct{})}
 }
@@ -248,7 +241,7 @@ func (m *Memory) unsubscribe(name string) {
 
 type memorySubscriber struct {
 	memory *Memory
-	gate   func(context.Context) error
+	gate   Gate
 	closed chan struct{}
 	once   sync.Once
 	open   sync.WaitGroup
@@ -262,7 +255,8 @@ func (s *memorySubscriber) Subscribe(ctx context.Context, name string) (<-chan *
 		cancel()
 		return nil, err
 	}
-	out := make(chan *message.Message)
+	out, arrived := make(chan *message.Message), make(chan *message.Message)
+	s.open.Go(func() { collect(in, arrived, ctx.Done()) })
 	s.open.Go(func() {
 		select {
 		case <-s.closed:
@@ -274,31 +268,68 @@ func (s *memorySubscriber) Subscribe(ctx context.Context, name string) (<-chan *
 		defer close(out)
 		defer s.memory.unsubscribe(name)
 		defer cancel()
-		more := true
-		for more && s.gate(ctx) == nil {
-			more = s.forward(ctx, name, in, out)
+		for more := true; more; {
+			_, end, err := s.gate(ctx)
+			if err != nil {
+				return
+			}
+			var taken int
+			taken, more = s.forward(ctx, name, arrived, out)
+			if end != nil {
+				end(taken)
+			}
 		}
 	})
 	return out, nil
 }
 
-// forward hands one message out; false at the end of the subscription.
-func (s *memorySubscriber) forward(ctx context.Context, name string, in <-chan *message.Message, out chan<- *message.Message) bool {
+// collect takes messages at once and hands them on as they are wanted: a GoChannel
+// whose message is not taken holds a lock.
+func collect(in <-chan *message.Message, out chan<- *message.Message, done <-chan struct{}) {
+	defer close(out)
+	var waiting []*message.Message
+	for {
+		var next *message.Message
+		var to chan<- *message.Message
+		if len(waiting) > 0 {
+			next, to = waiting[0], out
+		}
+		select {
+		case m, ok := <-in:
+			if !ok {
+				return
+			}
+			waiting = append(waiting, m)
+		case to <- next:
+			waiting = waiting[1:]
+		case <-done:
+			return
+		}
+	}
+}
+
+// forward is one receive: it hands out at most one message. more is false at the
+// end of the subscription.
+func (s *memorySubscriber) forward(ctx context.Context, name string, in <-chan *message.Message, out chan<- *message.Message) (taken int, more bool) {
+	timeout := time.NewTimer(s.memory.poll)
+	defer timeout.Stop()
 	select {
 	case got, ok := <-in:
 		if !ok {
-			return false
+			return 0, false
 		}
 		fresh := s.fresh(ctx, name, got)
 		select {
 		case out <- fresh:
 			s.memory.background(func() { s.settle(ctx, name, got, fresh) })
-			return true
+			return 1, true
 		case <-ctx.Done():
-			return false
+			return 0, false
 		}
+	case <-timeout.C:
+		return 0, true
 	case <-ctx.Done():
-		return false
+		return 0, false
 	}
 }
 
@@ -308,7 +339,7 @@ func (s *memorySubscriber) fresh(ctx context.Context, name string, got *message.
 	m := message.NewMessage(got.UUID, got.Payload)
 	m.Metadata = maps.Clone(got.Metadata)
 	delete(m.Metadata, idHeader)
-	m.SetContext(WithDelivery(ctx, d))
+	m.SetContext(protocol.WithDelivery(ctx, d))
 	return m
 }
 

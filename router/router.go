@@ -15,7 +15,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -27,15 +29,25 @@ import (
 	"github.com/webordinary/claude-code-container/middleware"
 )
 
+// Gate is asked before each receive of a subscriber, and may wait. It says for how
+// long what is received shall be invisible to others (zero means what the
+// subscriber does by itself), and end, which may be nil: it is called once, when
+// the receive is over and what it brought was taken or given back, with the number
+// of messages taken. An error ends the subscription.
+type Gate = func(context.Context) (visibility time.Duration, end func(taken int), err error)
+
 // Queues is how the router reaches the platform's queues.
 type Queues interface {
 	message.Publisher
-	// Subscriber returns a new subscriber. It calls gate, if there is one,
-	// before each receive, and receives only after it returned. Messages it
-	// hands out carry a delivery (WithDelivery).
-	Subscriber(gate func(context.Context) error) message.Subscriber
+	// Subscriber returns a new subscriber. gate may be nil. unsure, which may
+	// be nil, is told when a receive or a hand-back had no answer, so that a
+	// message may be invisible for a while. Messages it hands out carry a
+	// delivery (protocol.WithDelivery).
+	Subscriber(gate Gate, unsure func()) message.Subscriber
 	// PublishAfter publishes a message that is delivered after a delay.
 	PublishAfter(delay time.Duration, topic string, messages ...*message.Message) error
+	// Exists reports whether there is such a topic.
+	Exists(ctx context.Context, topic string) (bool, error)
 }
 
 // Config configures a Router. Unclaimed, Queues, Claims and Instruction are
@@ -53,15 +65,29 @@ type Config struct {
 	// IdleTimeout is how long a project without work is kept; zero means
 	// 5 min.
 	IdleTimeout time.Duration
-	// Look is how long a leaving worker looks for late work; zero means 5 s.
-	Look   time.Duration
-	Policy Policy // empty means SameThread
+	// Poll is how long one receive of Queues takes at most; zero means 5 s. A
+	// leaving worker looks for late work that long.
+	Poll time.Duration
+	// Visibility is how long a received message is invisible to others when
+	// its receiver is gone; zero means 45 s.
+	Visibility time.Duration
+	// SweepInterval is the time between looks for dead owners; zero means
+	// 10 s.
+	SweepInterval time.Duration
+	Policy        Policy // empty means SameThread
 	// ShutdownGrace is the time from the end of Run's context to its return;
 	// zero means 25 s. A job may finish until 10 s before its end.
 	ShutdownGrace time.Duration
 	// Retry is the pause between tries of a command; its Attempts are those
 	// of Instruction.
 	Retry middleware.Retry
+	// RetryPause is the shortest pause before a command is tried again that
+	// failed for want of a service, so that its tries outlast an outage; zero
+	// means 30 s.
+	RetryPause time.Duration
+	// Busy is told when a job begins and when none runs any more; nil means
+	// nobody is.
+	Busy func(bool)
 	// Metrics takes a line per message; nil means none are written.
 	Metrics io.Writer
 	// Redact removes secrets from what is logged; nil means nothing is.
@@ -71,12 +97,15 @@ type Config struct {
 
 // Router is the worker. Make one with New.
 type Router struct {
-	config Config
-	router *message.Router
-	claim  *handlers.Claim
+	config    Config
+	router    *message.Router
+	claim     *handlers.Claim
+	unclaimed message.Subscriber
+	gate      *gate
+	jobs      atomic.Int32 // running
 
-	stopping chan struct{} // closed when the worker is leaving
-	gate     *gate
+	stopping chan struct{}   // closed when the worker is leaving
+	last     context.Context //nolint:containedctx // ends when leaving must be over; it is that of everything at the end
 	tenures  sync.WaitGroup
 
 	mu  sync.Mutex
@@ -88,7 +117,10 @@ type Router struct {
 func New(c Config) (*Router, error) {
 	c.MaxClaims = defaultTo(c.MaxClaims, 1)
 	c.IdleTimeout = defaultTo(c.IdleTimeout, 5*time.Minute)
-	c.Look = defaultTo(c.Look, 5*time.Second)
+	c.Poll = defaultTo(c.Poll, 5*time.Second)
+	c.Visibility = defaultTo(c.Visibility, 45*time.Second)
+	c.SweepInterval = defaultTo(c.SweepInterval, 10*time.Second)
+	c.RetryPause = defaultTo(c.RetryPause, 30*time.Second)
 	c.ShutdownGrace = defaultTo(c.ShutdownGrace, 25*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -96,7 +128,10 @@ func New(c Config) (*Router, error) {
 	if c.Metrics == nil {
 		c.Metrics = io.Discard
 	}
-	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: 5 * time.Second}, watermill.NopLogger{})
+	if c.Busy == nil {
+		c.Busy = func(bool) {}
+	}
+	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: time.Second}, watermill.NopLogger{})
 	if err != nil {
 		return nil, fmt.Errorf("make router: %w", err)
 	}
@@ -106,7 +141,8 @@ func New(c Config) (*Router, error) {
 		Reserve: r.gate.reserve, Unreserve: r.gate.unreserve, Open: r.open,
 	}
 	r.addMiddleware()
-	wm.AddConsumerHandler("claim", c.Unclaimed, c.Queues.Subscriber(r.gate.wait), r.handleUnclaimed)
+	r.unclaimed = c.Queues.Subscriber(r.gate.wait, nil)
+	wm.AddConsumerHandler("claim", c.Unclaimed, r.unclaimed, r.handleUnclaimed)
 	return r, nil
 }
 
@@ -115,26 +151,60 @@ func New(c Config) (*Router, error) {
 func (r *Router) Run(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	last, end := context.WithCancelCause(run)
+	defer end(nil)
 	r.mu.Lock()
-	r.ctx = run
+	r.ctx, r.last = run, last
 	r.mu.Unlock()
 
 	failed := make(chan error, 1)
 	go func() { failed <- r.router.Run(run) }()
+	sweeping := make(chan struct{})
+	go func() {
+		defer close(sweeping)
+		r.sweep(run)
+	}()
 	select {
 	case err := <-failed:
+		cancel()
+		<-sweeping
 		return fmt.Errorf("router ended by itself: %w", err)
 	case <-ctx.Done():
 	}
+	over := time.AfterFunc(max(r.config.ShutdownGrace-2*time.Second, 0), func() { end(errNoTime) })
+	defer over.Stop()
 	r.gate.close()
 	r.mu.Lock() // no tenure begins from here on
 	close(r.stopping)
 	r.mu.Unlock()
-	r.tenures.Wait()
+	<-sweeping
+	r.tenures.Go(func() { r.unclaimed.Close() }) //nolint:errcheck // what it could not give back comes back by itself
+	if !r.left(last) {
+		r.config.Log.WarnContext(ctx, "left before everything was handed back; what is missing comes back by itself")
+		return nil
+	}
 	if err := r.router.Close(); err != nil {
-		return fmt.Errorf("close router: %w", err)
+		r.config.Log.WarnContext(ctx, "router not closed in time", slog.Any("error", err))
 	}
 	return <-failed
+}
+
+// errNoTime ends what is still under way when the worker must be gone.
+var errNoTime = fmt.Errorf("no time is left: %w", handlers.ErrShutdown)
+
+// left waits until all tenures have ended; false if that takes too long.
+func (r *Router) left(last context.Context) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.tenures.Wait()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-last.Done():
+	}
+	return false
 }
 
 // Running is closed when the router is subscribed.
@@ -148,88 +218,61 @@ func (r *Router) Forward(ctx context.Context, m protocol.InputMessage) error {
 		return err
 	}
 	msg := message.NewMessage(watermill.NewUUID(), body)
-	msg.SetContext(WithDelivery(ctx, protocol.Delivery{Sent: m.Delivery.Sent}))
+	msg.SetContext(ctx)
+	msg.Metadata.Set(protocol.AttrCommandID, m.CommandID)
+	if !m.Delivery.Sent.IsZero() {
+		msg.Metadata.Set(protocol.AttrSentAt, m.Delivery.SentAt())
+	}
 	return r.config.Queues.Publish(r.config.Names.Input(m.Pair()), msg)
 }
 
 // Resend implements handlers.Queues.
-func (r *Router) Resend(_ context.Context, c protocol.ClaimRequest, delay time.Duration) error {
+func (r *Router) Resend(ctx context.Context, c protocol.ClaimRequest, delay time.Duration) error {
 	body, err := c.Encode()
 	if err != nil {
 		return err
 	}
-	return r.config.Queues.PublishAfter(delay, r.config.Unclaimed, message.NewMessage(watermill.NewUUID(), body))
+	msg := message.NewMessage(watermill.NewUUID(), body)
+	msg.SetContext(ctx)
+	return r.config.Queues.PublishAfter(delay, r.config.Unclaimed, msg)
 }
+
+// claimLife is how long a claim request is tried that cannot be met for want of a
+// service. Sooner given up, it would leave its project to nobody.
+const claimLife = time.Hour
 
 // handleUnclaimed adapts handlers.Claim.
 func (r *Router) handleUnclaimed(msg *message.Message) error {
-	c, err := protocol.DecodeUnclaimed(msg.Payload, DeliveryOf(msg.Context()))
+	defer r.gate.handled()
+	d := protocol.DeliveryOf(msg.Context())
+	c, err := protocol.DecodeUnclaimed(msg.Payload, d)
 	if err != nil {
 		return middleware.Permanent(err)
 	}
-	return classify(r.claim.Handle(msg.Context(), c))
+	err = classify(r.claim.Handle(msg.Context(), c), 0)
+	if err != nil && !middleware.IsPermanent(err) && time.Since(d.Sent) < claimLife {
+		return middleware.HandBack(err)
+	}
+	return err
 }
 
-// classify says in the middleware's words what a handler's error means.
-func classify(err error) error {
+// classify says in the middleware's words what a handler's error means. A failure
+// for want of a service is tried again after the pause.
+func classify(err error, pause time.Duration) error {
 	var f *handlers.StepError
 	switch {
 	case err == nil:
 		return nil
 	case handlers.HandedBack(err):
 		return middleware.HandBack(err)
-	case errors.As(err, &f) && f.Permanent:
+	case !errors.As(err, &f):
+		return err
+	case f.Permanent:
 		return middleware.Permanent(err)
-	case errors.As(err, &f) && f.RetryAfter > 0:
+	case f.RetryAfter > 0:
 		return middleware.RetryAfter(err, f.RetryAfter)
+	case slices.Contains([]protocol.ErrorCode{protocol.RepoUnreachable, protocol.DeployFailed, protocol.PushFailed, protocol.Internal}, f.Code):
+		return middleware.RetryAfter(err, pause)
 	}
 	return err
-}
-
-// gate counts the claims.
-type gate struct {
-	mu      sync.Mutex
-	free    int
-	closed  bool
-	changed chan struct{} // closed and replaced at each change
-}
-
-func newGate(places int) *gate { return &gate{free: places, changed: make(chan struct{})} }
-
-// wait returns when there is room for a claim.
-func (g *gate) wait(ctx context.Context) error {
-	for {
-		g.mu.Lock()
-		open, changed := g.free > 0 && !g.closed, g.changed
-		g.mu.Unlock()
-		if open {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (g *gate) reserve() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.free == 0 || g.closed {
-		return false
-	}
-	g.free--
-	return true
-}
-
-func (g *gate) unreserve() { g.set(func() { g.free++ }) }
-func (g *gate) close()     { g.set(func() { g.closed = true }) }
-
-func (g *gate) set(f func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	f()
-	close(g.changed)
-	g.changed = make(chan struct{})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -21,16 +22,38 @@ type tenure struct {
 	r           *Router
 	pair        protocol.Pair
 	lease       *claim.Lease
+	polls       *polls
 	lane        *Lane
 	instruction *handlers.Instruction
 	handler     *message.Handler
-	log         *slog.Logger
+	interrupts  *interrupts // nil if there is no such queue
+	// unsure is set when a message may be invisible that nobody works on.
+	unsure atomic.Bool
+	// cut ends what the tenure still does when the worker leaves and has
+	// waited long enough.
+	cut    context.Context //nolint:containedctx // it is that of a time, not of a call
+	cutOff context.CancelCauseFunc
+	log    *slog.Logger
 }
 
 var errStopping = errors.New("the worker is shutting down and takes no project")
 
 // open begins a tenure: the subscription first, then the handler.
-func (r *Router) open(_ context.Context, p protocol.Pair, l *claim.Lease) error {
+func (r *Router) open(ctx context.Context, p protocol.Pair, l *claim.Lease) error {
+	t := &tenure{r: r, pair: p, lease: l, log: r.config.Log.With(slog.String("project_id", p.ProjectID), slog.String("user_id", p.UserID))}
+	t.unsure.Store(l.Unclean())
+	instruction := r.config.Instruction
+	instruction.Pair, instruction.Lease, instruction.Names = p, l, r.config.Names
+	t.instruction = &instruction
+	if l.Unclean() {
+		if err := instruction.TakeOver(ctx); err != nil {
+			return err
+		}
+	}
+	interrupted, err := r.config.Queues.Exists(ctx, r.config.Names.Interrupts(p))
+	if err != nil {
+		t.log.WarnContext(ctx, "no interrupts queue", slog.Any("error", err))
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	select {
@@ -38,29 +61,46 @@ func (r *Router) open(_ context.Context, p protocol.Pair, l *claim.Lease) error 
 		return handBackError{errStopping}
 	default:
 	}
-	t := &tenure{r: r, pair: p, lease: l, log: r.config.Log.With(slog.String("project_id", p.ProjectID), slog.String("user_id", p.UserID))}
-	instruction := r.config.Instruction
-	instruction.Pair, instruction.Lease, instruction.Names = p, l, r.config.Names
-	t.instruction = &instruction
-	t.lane = NewLane(LaneConfig{
-		Inner: r.config.Queues.Subscriber(nil), Read: t.read, Policy: r.config.Policy,
+	if err := t.subscribe(interrupted); err != nil {
+		return err
+	}
+	r.tenures.Go(t.run)
+	t.log.InfoContext(ctx, "project claimed", slog.Int64("fence", l.Fence()), slog.Bool("unclean", l.Unclean()))
+	return nil
+}
+
+// subscribe opens the queues, then adds the handlers, whose Subscribe cannot
+// fail. It is called under the router's lock.
+func (t *tenure) subscribe(interrupted bool) error {
+	r := t.r
+	t.cut, t.cutOff = context.WithCancelCause(r.last)
+	t.polls = newPolls(t.lease, r.config.Poll+r.config.Poll/5)
+	c := LaneConfig{
+		Inner: r.config.Queues.Subscriber(t.polls.gate, func() { t.unsure.Store(true) }), Read: t.read, Policy: r.config.Policy,
 		Idle: r.config.IdleTimeout, Bind: t.bind,
-	})
-	topic := r.config.Names.Input(p)
-	messages, err := t.lane.Subscribe(r.ctx, topic) //nolint:contextcheck // the tenure outlives the message
+	}
+	if unseen := t.lease.Unseen(r.config.Visibility); unseen > 0 { // what the dead owner held keeps its place
+		c.Gather, c.Quiet = unseen, unseen
+	}
+	t.lane = NewLane(c)
+	topic := r.config.Names.Input(t.pair)
+	messages, err := t.lane.Subscribe(r.ctx, topic)
 	if err != nil {
 		return err
 	}
 	r.n++
 	t.handler = r.router.AddHandler("instruction-"+strconv.Itoa(r.n), topic, subscription(messages),
-		r.config.Names.Output(p), &answers{t: t}, t.handle)
-	t.tell(handlers.Step{Name: handlers.StepClaimed, Text: "working for project " + p.ProjectID + " and user " + p.UserID})
-	if err := r.router.RunHandlers(r.ctx); err != nil { //nolint:contextcheck // as above
+		r.config.Names.Output(t.pair), &answers{t: t}, t.handle)
+	if interrupted {
+		if t.interrupts, err = t.openInterrupts(); err != nil {
+			t.log.Warn("no interrupts queue", slog.Any("error", err))
+		}
+	}
+	t.tell(handlers.Step{Name: handlers.StepClaimed, Text: "working for project " + t.pair.ProjectID + " and user " + t.pair.UserID})
+	if err := r.router.RunHandlers(r.ctx); err != nil {
 		t.tell(handlers.Step{Name: handlers.StepReleased})
 		return errors.Join(err, t.lane.Close())
 	}
-	r.tenures.Go(t.run)
-	t.log.Info("project claimed", slog.Int64("fence", l.Fence())) //nolint:sloglint // the tenure outlives the message's context
 	return nil
 }
 
@@ -97,85 +137,22 @@ func (subscription) Close() error { return nil }
 // is lost.
 func (t *tenure) run() {
 	defer t.r.gate.unreserve()
+	defer t.cutOff(nil)
 	ctx := context.WithoutCancel(t.r.ctx)
 	for {
 		select {
+		case <-t.lease.Lost():
+			t.lose()
+			return
+		case <-t.r.stopping:
+			t.shutDown()
+			return
 		case <-t.lane.Idle():
 			if t.leave(ctx) {
 				return
 			}
-		case <-t.r.stopping:
-			t.shutDown(ctx)
-			return
-		case <-t.lease.Lost():
-			t.lane.Cancel(claim.ErrLeaseLost)
-			t.close()
-			t.lease.Abandon()
-			t.log.Warn("project lost: the lease ran out")
-			return
 		}
 	}
-}
-
-// close ends the subscription and waits until the Router has dropped it.
-func (t *tenure) close() {
-	t.lane.Close() //nolint:errcheck // it cannot fail
-	<-t.handler.Stopped()
-	t.tell(handlers.Step{Name: handlers.StepReleased})
-}
-
-// leave gives an idle project up, unless work arrives at the last moment: false.
-// From Releasing on, whoever sends work asks for a claim too; what was sent
-// before is seen by the look.
-func (t *tenure) leave(ctx context.Context) bool {
-	if t.lane.Pause() > 0 {
-		t.lane.Resume()
-		return false
-	}
-	if err := t.lease.Releasing(ctx); err != nil {
-		t.log.Warn("project not released", slog.Any("error", err)) //nolint:sloglint // no context belongs to it
-		t.lane.Resume()
-		return false
-	}
-	look := time.NewTimer(t.r.config.Look)
-	defer look.Stop()
-	select {
-	case <-t.lane.Arrived():
-		if err := t.lease.Resume(ctx); err == nil {
-			t.lane.Resume()
-			return false
-		}
-	case <-look.C:
-	case <-t.r.stopping:
-	}
-	t.close()
-	t.release(ctx)
-	return true
-}
-
-// shutDown hands back what waits, lets the running job finish for a while, cuts
-// it, and announces that there may be work.
-func (t *tenure) shutDown(ctx context.Context) {
-	cut := time.AfterFunc(max(t.r.config.ShutdownGrace-10*time.Second, 0), func() { t.lane.Cancel(handlers.ErrShutdown) })
-	defer cut.Stop()
-	t.close()
-	if err := t.lease.Releasing(ctx); err != nil {
-		t.log.Warn("claim row not written", slog.Any("error", err)) //nolint:sloglint // no context belongs to it
-	}
-	if err := t.r.Resend(ctx, protocol.ClaimRequest{ProjectID: t.pair.ProjectID, UserID: t.pair.UserID}, 0); err != nil {
-		t.log.Warn("project not announced", slog.Any("error", err)) //nolint:sloglint // no context belongs to it
-	}
-	t.release(ctx)
-}
-
-func (t *tenure) release(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if err := t.lease.Release(ctx); err != nil {
-		t.log.Warn("project not released", slog.Any("error", err)) //nolint:sloglint // no context belongs to it
-		return
-	}
-	t.log.Info("project released") //nolint:sloglint // no context belongs to it
 }
 
 // received is what the lane's messages carry.
@@ -186,17 +163,16 @@ type received struct {
 
 // read decodes a message, once, for the lane and for the handler.
 func (t *tenure) read(msg *message.Message) Item {
-	d := DeliveryOf(msg.Context())
-	d.CommandID = msg.Metadata.Get("commandId")
+	d := protocol.DeliveryOf(msg.Context())
 	in, err := protocol.DecodeInput(msg.Payload, d)
 	switch {
 	case err != nil:
 		return Item{Sent: d.Sent, Refused: true, Value: received{err: err}}
 	case in.Interrupt != nil:
-		return Item{Sent: d.Sent, Interrupts: true, Only: true}
+		return Item{Sent: d.Sent, Interrupts: true, Only: true, Refused: !t.concerns(in.Interrupt)}
 	}
 	cmd := in.Command
-	msg.Metadata.Set("commandId", cmd.CommandID) // it stays with the message into a dead-letter queue
+	msg.Metadata.Set(protocol.AttrCommandID, cmd.CommandID) // it stays with the message into a dead-letter queue
 	item := Item{
 		Key: cmd.CommandID + "\x00" + cmd.Digest(), Command: cmd.CommandID, Thread: cmd.ThreadID, Sent: d.Sent,
 		Again: d.Receives > 1 || d.Resent, Interrupts: cmd.Interrupts, Value: received{command: cmd},
@@ -214,8 +190,17 @@ func (t *tenure) handle(msg *message.Message) ([]*message.Message, error) {
 		return nil, middleware.Permanent(in.err) // nobody can be answered
 	}
 	defer t.tell(handlers.Step{Name: handlers.StepDone, CommandID: in.command.CommandID})
+	t.r.busy(1)
+	defer t.r.busy(-1)
 	answer, err := t.instruction.Handle(withCorrelation(msg.Context()), *in.command)
-	return produce(msg, answer), classify(err)
+	return produce(msg, answer), classify(err, t.r.config.RetryPause)
+}
+
+// busy counts the running jobs.
+func (r *Router) busy(change int32) {
+	if n := r.jobs.Add(change); n == max(change, 0) {
+		r.config.Busy(n > 0)
+	}
 }
 
 // produce makes the message that the Router publishes.
@@ -243,10 +228,7 @@ func (a *answers) Publish(topic string, messages ...*message.Message) error {
 		if in.command != nil {
 			topic = a.t.r.config.Names.Output(in.command.Pair())
 		}
-		if err := a.t.lease.Check(); err != nil {
-			return err
-		}
-		if err := a.t.r.config.Queues.Publish(topic, m); err != nil {
+		if err := a.publish(topic, m); err != nil {
 			return err
 		}
 		if in.command == nil {
@@ -257,6 +239,22 @@ func (a *answers) Publish(topic string, messages ...*message.Message) error {
 		}
 	}
 	return nil
+}
+
+// publish ends with the lease, or when the worker must be gone.
+func (a *answers) publish(topic string, m *message.Message) error {
+	if err := a.t.lease.Check(); err != nil {
+		return err
+	}
+	outer := m.Context()
+	ctx, unbind := a.t.lease.Bind(outer)
+	defer unbind()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(a.t.cut, func() { cancel(handlers.ErrShutdown) })()
+	m.SetContext(ctx)
+	defer m.SetContext(outer)
+	return a.t.r.config.Queues.Publish(topic, m)
 }
 
 // Close implements message.Publisher.

@@ -3,12 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
 	"math"
 	"net/url"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -91,6 +91,7 @@ type config struct {
 	LogLevel       slog.Level    `env:"LOG_LEVEL" envDefault:"info" desc:"debug, info, warn or error"`
 	LogFormat      string        `env:"LOG_FORMAT" envDefault:"json" desc:"json, or text for people"`
 	agentWords     []string
+	awsVariables   []string // from .env.local, for the SDK, which reads the environment
 	anthropicURL   *url.URL
 	agentExplicit  bool
 	claimsExplicit bool
@@ -114,11 +115,34 @@ func loadConfig(environ []string, required ...string) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
+	for name, value := range vars {
+		if strings.HasPrefix(name, "AWS_") && variable(environ, name) == "" {
+			c.awsVariables = append(c.awsVariables, name+"="+value)
+		}
+	}
 	problems = append(append(problems, unreadable...), c.check()...)
 	if len(problems) > 0 {
 		return nil, errors.New("the configuration is wrong:\n" + c.redact()(errors.Join(problems...).Error()))
 	}
 	return c, nil
+}
+
+// variable returns a variable's value; empty if it is absent.
+func variable(environ []string, name string) string {
+	for _, kv := range environ {
+		if n, value, ok := strings.Cut(kv, "="); ok && n == name {
+			return value
+		}
+	}
+	return ""
+}
+
+// workspaces is the directory that all workspaces are in.
+func (c *config) workspaces() string {
+	if c.EFSMountPath != "" {
+		return c.EFSMountPath
+	}
+	return c.WorkspacePath
 }
 
 // readVariables returns all variables that are not empty.
@@ -274,7 +298,7 @@ func (c *config) names() protocol.Names {
 	return protocol.Names{
 		InputPattern: c.InputPattern, OutputPattern: c.OutputPattern, DLQPattern: c.DLQPattern,
 		InterruptsPattern: c.InterruptsPattern, ProgressPattern: c.ProgressPattern,
-		BucketPattern: c.BucketPattern, S3URLPattern: c.S3URLPattern,
+		BucketPattern: c.BucketPattern, S3URLPattern: c.S3URLPattern, UnclaimedDLQ: c.UnclaimedDLQURL,
 	}
 }
 
@@ -310,7 +334,7 @@ func describeConfig() string {
 }
 
 // logger writes to w, without the secrets we know.
-func (c *config) logger(w *os.File) *slog.Logger {
+func (c *config) logger(w io.Writer) *slog.Logger {
 	redact := c.redact()
 	o := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch a.Value.Kind() {

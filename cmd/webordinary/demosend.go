@@ -93,7 +93,7 @@ func (d *demo) publish(ctx context.Context, topic string, msg *message.Message) 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return d.queues.Publish(topic, msg) //nolint:contextcheck // a Watermill publisher takes none
+	return d.queues.Publish(topic, msg)
 }
 
 func (d *demo) active(ctx context.Context, p protocol.Pair) bool {
@@ -113,7 +113,7 @@ func (d *demo) watch(ctx context.Context, topic string, take func(*message.Messa
 		return nil
 	}
 	d.watched[topic] = true
-	messages, err := d.queues.Subscriber(nil).Subscribe(context.WithoutCancel(ctx), topic)
+	messages, err := d.queues.Subscriber(nil, nil).Subscribe(context.WithoutCancel(ctx), topic)
 	if err != nil {
 		return err
 	}

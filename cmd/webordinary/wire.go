@@ -26,7 +26,10 @@ func (c *config) newInstruction(environ []string, workspaces string, tell func(n
 	if err != nil {
 		return nil, fmt.Errorf("find this program, which supervises its children: %w", err)
 	}
-	runner := &process.Runner{Keeper: []string{self, "keeper"}, Log: log}
+	// The children of a worker that freezes are gone before another one can have
+	// the project: within the margin by which trust ends before the lease.
+	silence := c.LeaseDuration / 6
+	runner := &process.Runner{Keeper: []string{self, "keeper"}, Heartbeat: silence / 8, Silence: silence, Log: log}
 	childEnv := process.Environ(environ, c.AgentEnv)
 	a, err := c.newAgent(runner, childEnv, tell, log)
 	if err != nil {

@@ -61,7 +61,8 @@ type Claude struct {
 // Run carries an instruction out, in the thread's conversation. A conversation
 // that cannot be resumed is given up and a new one is begun. The error is an
 // *Error, the cause of ctx, or another one if the job's directories cannot be
-// used; Result then holds what is known.
+// used or the worker was frozen (process.ErrSilence); Result then holds what is
+// known.
 func (c *Claude) Run(ctx context.Context, r Request) (Result, error) {
 	began := time.Now()
 	if err := Rescue(r.Job, r.Conversations); err != nil {
@@ -162,6 +163,8 @@ func (c *Claude) judge(ctx context.Context, conv *conversation, model ModelSessi
 		return result, nil
 	case ctx.Err() != nil && !ended:
 		return result, context.Cause(ctx)
+	case errors.Is(o.err, process.ErrSilence):
+		return result, o.err
 	case conv.resumed && o.lost():
 		return result, errLost
 	}

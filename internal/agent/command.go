@@ -30,7 +30,8 @@ type Command struct {
 }
 
 // Run carries an instruction out. The error is an *Error, the cause of ctx, or
-// another one if the job's directory cannot be used.
+// another one if the job's directory cannot be used or the worker was frozen
+// (process.ErrSilence).
 func (c *Command) Run(ctx context.Context, r Request) (Result, error) {
 	began := time.Now()
 	tmp := filepath.Join(r.Job, tmpDir)
@@ -52,6 +53,8 @@ func (c *Command) Run(ctx context.Context, r Request) (Result, error) {
 		return result, nil
 	case ctx.Err() != nil && !errors.As(err, &exit):
 		return result, context.Cause(ctx)
+	case errors.Is(err, process.ErrSilence):
+		return result, err
 	case errors.Is(err, process.ErrNotFound):
 		return result, missing(err)
 	case errors.Is(err, errTimeout):

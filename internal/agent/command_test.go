@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/webordinary/claude-code-container/internal/process"
 	"github.com/webordinary/claude-code-container/internal/process/processtest"
 )
 
@@ -88,5 +89,31 @@ func TestCommandSummaryIsBounded(t *testing.T) {
 	got, err := c.Run(t.Context(), r)
 	if err != nil || len(got.Summary) != maxSummary {
 		t.Errorf("%d bytes, %v", len(got.Summary), err)
+	}
+}
+
+// Children that the keeper ended since the worker was frozen are not blamed.
+func TestFrozenWorker(t *testing.T) {
+	frozen := processtest.Runner(t)
+	frozen.Silence, frozen.Heartbeat = 100*time.Millisecond, time.Hour
+	c, r := newCommand(t, "sleep 1000")
+	c.Runner = frozen
+	f := newFixture(t)
+	f.claude.Runner, f.claude.Path = frozen, script(t, "sleep 1000")
+	for name, run := range map[string]func() error{
+		"command": func() error { _, err := c.Run(t.Context(), r); return err },
+		"claude":  func() error { _, err := f.claude.Run(t.Context(), f.request("thing")); return err },
+		"claude, and its time was over on thawing": func() error {
+			f.claude.Path, f.claude.Timeout = script(t, "trap '' TERM; while :; do sleep 1; done"), 50*time.Millisecond
+			_, err := f.claude.Run(t.Context(), f.request("thing"))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := run()
+			if e, ok := errors.AsType[*Error](err); ok || !errors.Is(err, process.ErrSilence) {
+				t.Errorf("got %v (%v)", err, e)
+			}
+		})
 	}
 }

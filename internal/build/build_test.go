@@ -681,3 +681,15 @@ func TestManyLinksAreCounted(t *testing.T) {
 		t.Errorf("%d links are named:\n%s", named, message)
 	}
 }
+
+// Children that the keeper ended since the worker was frozen are not blamed.
+func TestFrozenWorker(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, bare(`setInterval(() => {}, 1000)`))
+	p.Runner.Silence, p.Runner.Heartbeat = 3*time.Second, time.Hour
+	_, err := p.Run(t.Context(), p.Request)
+	if e, ok := errors.AsType[*build.Error](err); ok || !errors.Is(err, process.ErrSilence) {
+		t.Errorf("got %v (%v)", err, e)
+	}
+	nothingAlive(t)
+}

@@ -33,7 +33,7 @@ func (m *Memory) Put(ctx context.Context, next, seen Row) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	row, ok := m.rows[next.ProjectKey]
-	if ok != (seen != Row{}) || ok && (row.Fence != seen.Fence || row.Rev != seen.Rev) {
+	if ok != (seen != Row{}) || ok && !row.is(seen) {
 		return ErrMoved
 	}
 	if m.rows == nil {
@@ -41,4 +41,25 @@ func (m *Memory) Put(ctx context.Context, next, seen Row) error {
 	}
 	m.rows[next.ProjectKey] = next
 	return nil
+}
+
+// is reports whether a row is still the one that was seen.
+func (r Row) is(seen Row) bool {
+	return r.Fence == seen.Fence && r.Rev == seen.Rev && (!r.foreign() || r.LastActivity.Equal(seen.LastActivity))
+}
+
+// Live implements Table.
+func (m *Memory) Live(ctx context.Context) ([]Row, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var live []Row
+	for _, row := range m.rows {
+		if row.ContainerID != "" {
+			live = append(live, row)
+		}
+	}
+	return live, nil
 }

@@ -12,6 +12,13 @@
 // a page opened before the deploy keeps working. Files are compared by the hash
 // of their content, never by time (a rebuild touches all of them) nor by size (a
 // changed CSS class often keeps it).
+//
+// A bucket need not know the hashes and headers of what it holds: S3 tells
+// neither in a listing. So Sync returns a State, what the bucket holds as far as
+// we know, for the next Sync. If nobody else wrote to the bucket since, it stands
+// in for a listing; else it still tells which listed objects are those we put.
+// It lies outside of the bucket, may be lost, and a stale one harms nothing: each
+// upload is conditional on what is remembered of the object that it replaces.
 package deploy
 
 import (
@@ -59,15 +66,17 @@ var ErrContent = errors.New("the content is not what was announced")
 
 // Object is an object of a bucket.
 type Object struct {
-	Key    string // a slash-separated relative path
-	Size   int64  // bytes
-	SHA256 string // of the content, lower-case hex; empty in a List that does not know it
-	ETag   string // opaque, for conditions; not read by Put
+	Key    string `json:"key"`              // a slash-separated relative path
+	Size   int64  `json:"size"`             // bytes
+	SHA256 string `json:"sha256,omitempty"` // of the content, lower-case hex; empty in a List that does not know it
+	// ETag is opaque, for conditions. Content is recognised by one that is its
+	// MD5 in hex, maybe in quotes. Not read by Put.
+	ETag string `json:"etag"`
 	// ContentType and CacheControl are the headers it is served with; empty in
 	// a List that does not know them.
-	ContentType  string
-	CacheControl string
-	Modified     time.Time // when it was last put; not read by Put
+	ContentType  string    `json:"contentType,omitempty"`
+	CacheControl string    `json:"cacheControl,omitempty"`
+	Modified     time.Time `json:"modified"` // when it was last put; not read by Put
 }
 
 // Condition is what must hold of the present object for a Put to happen. The

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -36,8 +37,8 @@ type Changes struct {
 	Retired   map[string]time.Time // assets of earlier builds that stay, and since when they are not needed
 }
 
-// Plan compares a build with what a bucket holds. An object whose hash or header
-// the bucket does not know is uploaded or left alone, respectively.
+// Plan compares a build with what a bucket holds. An object whose content or
+// headers are not known to be right is uploaded.
 func Plan(files []File, objects []Object, keep Keep) Changes {
 	c := Changes{Retired: map[string]time.Time{}}
 	stale := make(map[string]Object, len(objects))
@@ -95,9 +96,16 @@ func (k Keep) since(o Object) (time.Time, bool) {
 	return k.Now, true
 }
 
-// same compares content, and the headers that the bucket knows.
 func same(f File, o Object) bool {
-	return f.SHA256 == o.SHA256 &&
-		(o.ContentType == "" || o.ContentType == f.ContentType) &&
-		(o.CacheControl == "" || o.CacheControl == f.CacheControl)
+	return sameContent(f, o) && o.ContentType == f.ContentType && o.CacheControl == f.CacheControl
+}
+
+// sameContent goes by the SHA-256 if it is known. Else an ETag that is our MD5
+// proves equality, however the object was put. Another one proves nothing: an
+// upload in parts and encryption with a KMS key have ETags that are no MD5.
+func sameContent(f File, o Object) bool {
+	if o.SHA256 != "" {
+		return o.SHA256 == f.SHA256
+	}
+	return o.Size == f.Size && strings.Trim(o.ETag, `"`) == f.MD5 && f.MD5 != ""
 }

@@ -1,6 +1,10 @@
 package deploy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,6 +84,16 @@ func TestPlan(t *testing.T) {
 			Modified: now.Add(-age),
 		}
 	}
+	sized := func(key, sum string) File {
+		f := file(key, sum)
+		f.Size, f.MD5 = 1, "md-"+sum
+		return f
+	}
+	listed := func(key, etag string, size int64) Object {
+		o := object(key, "", 0)
+		o.ETag, o.Size = etag, size
+		return o
+	}
 	const asset, old, older = "_astro/a.AAAAAAAA.css", "_astro/a.OOOOOOOO.css", "_astro/a.PPPPPPPP.css"
 	headerless := object("index.html", "1", 0)
 	headerless.ContentType, headerless.CacheControl = "", ""
@@ -116,8 +130,27 @@ func TestPlan(t *testing.T) {
 			objects: []Object{wrongHeader},
 			want:    Changes{Pages: []Upload{{file("index.html", "1"), Condition{ETag: "e-1"}}}},
 		},
-		"unknown headers are left alone": {
-			files: []File{file("index.html", "1")}, objects: []Object{headerless}, want: Changes{Unchanged: 1},
+		"unknown headers are repaired": {
+			files: []File{file("index.html", "1")}, objects: []Object{headerless},
+			want: Changes{Pages: []Upload{{file("index.html", "1"), Condition{ETag: "e-1"}}}},
+		},
+		"an ETag that is our MD5 is our content": {
+			files: []File{sized("index.html", "1")}, objects: []Object{listed("index.html", `"md-1"`, 1)}, want: Changes{Unchanged: 1},
+		},
+		"other ETags prove nothing": {
+			files: []File{sized("a.html", "1"), sized("b.html", "1"), sized("c.html", "1")},
+			objects: []Object{
+				listed("a.html", `"md-1-2"`, 1), listed("b.html", `"md-2"`, 1), listed("c.html", `"md-1"`, 2),
+			},
+			want: Changes{Pages: []Upload{
+				{sized("a.html", "1"), Condition{ETag: `"md-1-2"`}},
+				{sized("b.html", "1"), Condition{ETag: `"md-2"`}},
+				{sized("c.html", "1"), Condition{ETag: `"md-1"`}},
+			}},
+		},
+		"no MD5 is nobody's MD5": {
+			files: []File{file("index.html", "1")}, objects: []Object{listed("index.html", "", 0)},
+			want: Changes{Pages: []Upload{{file("index.html", "1"), Condition{}}}},
 		},
 		"an unknown hash is uploaded": {
 			files: []File{file("index.html", "1")}, objects: []Object{unknownHash},
@@ -157,5 +190,24 @@ func TestPlan(t *testing.T) {
 				t.Errorf("changes (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Objects keep their headers until HeaderRules goes up: whoever changes a rule
+// and not the version sees it here.
+func TestHeaderRulesGoUpWithTheRules(t *testing.T) {
+	keys := []string{"_astro/a.AAAAAAAA.css", "a", "apple-app-site-association"}
+	for ext := range strings.FieldsSeq("html htm xhtml css js mjs cjs json map jsonld geojson webmanifest svg xml xsl rss atom txt md csv vtt ics vcf " +
+		"mp4 m4v webm mov ogv mp3 m4a ogg oga opus wav flac avif webp png apng jpg jpeg gif ico bmp woff2 woff ttf otf eot wasm pdf zip gz glb") {
+		keys = append(keys, "a."+ext)
+	}
+	table := ""
+	for _, key := range keys {
+		table += fmt.Sprintf("%s %s %s\n", key, contentType(key), cacheControl(key))
+	}
+	want := map[int]string{1: "1c3bab695c65e3cdd164a232de26e3aaeaf13625f00ef552dd8956f233a709aa"}
+	sum := sha256.Sum256([]byte(table))
+	if got := hex.EncodeToString(sum[:]); got != want[HeaderRules] {
+		t.Errorf("the rules of version %d have hash %s, want %s", HeaderRules, got, want[HeaderRules])
 	}
 }

@@ -23,7 +23,7 @@ var errKilled = errors.New("killed")
 // mortal is a bucket whose caller dies at a request: that one and all later ones
 // fail. After each request it looks at the site as visitors would.
 type mortal struct {
-	*deploy.Directory
+	deploy.Bucket
 	after func() // called after each write, one at a time
 
 	mu      sync.Mutex
@@ -49,14 +49,14 @@ func (m *mortal) call(request func() error) error {
 
 func (m *mortal) Put(ctx context.Context, o deploy.Object, body io.ReadSeeker, c deploy.Condition) (etag string, err error) {
 	err = m.call(func() error {
-		etag, err = m.Directory.Put(ctx, o, body, c)
+		etag, err = m.Bucket.Put(ctx, o, body, c)
 		return err
 	})
 	return etag, err
 }
 
 func (m *mortal) Delete(ctx context.Context, keys ...string) error {
-	return m.call(func() error { return m.Directory.Delete(ctx, keys...) })
+	return m.call(func() error { return m.Bucket.Delete(ctx, keys...) })
 }
 
 // drawSite makes a build: pages that name assets, each on a line of its own, and
@@ -117,20 +117,31 @@ func TestSyncKeepsEveryPageWhole(t *testing.T) {
 		if rapid.Bool().Draw(rt, "remembers") {
 			retired = map[string]time.Time{}
 		}
+		var under deploy.Bucket = bucket // as it looks to a deploy
+		switch rapid.SampledFrom([]string{"knows all", "knows MD5", "knows nothing"}).Draw(rt, "kind") {
+		case "knows MD5":
+			under = &blind{Directory: bucket}
+		case "knows nothing":
+			under = &blind{Directory: bucket, encrypted: true}
+		}
+		o := deploy.Options{Now: clock}
 		var live site // the build that was last deployed to its end
 		for step := range rapid.IntRange(1, 5).Draw(rt, "deploys") {
-			now = now.Add(time.Duration(rapid.IntRange(0, 30).Draw(rt, "hours")) * time.Hour)
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 0, 0, 1, 12, 23, 30}).Draw(rt, "hours")) * time.Hour)
 			build := drawSite(rt)
-			m := &mortal{Directory: bucket, left: rapid.IntRange(1, 25).Draw(rt, "dies at"), applied: rapid.Bool().Draw(rt, "applied")}
+			m := &mortal{Bucket: under, left: rapid.IntRange(1, 25).Draw(rt, "dies at"), applied: rapid.Bool().Draw(rt, "applied")}
 			seen := ""
 			m.after = func() {
 				if seen == "" {
 					seen = broken(contents(t, bucket))
 				}
 			}
-			o := deploy.Options{
-				Dir: build.write(t, filepath.Join(dir, "dist")), Now: clock, Retired: retired,
-				Workers: rapid.SampledFrom([]int{1, 32}).Draw(rt, "workers"),
+			o.Dir, o.Retired = build.write(t, filepath.Join(dir, "dist")), retired
+			o.Workers = rapid.SampledFrom([]int{1, 32}).Draw(rt, "workers")
+			if rapid.IntRange(0, 3).Draw(rt, "disturbed") == 0 { // by somebody who does not know of us
+				put(t, bucket, "theirs.txt", "theirs")
+				put(t, bucket, "index.html", "theirs")
+				o.Undisturbed = false
 			}
 			result, err := deploy.Sync(rt.Context(), m, o)
 			switch {
@@ -146,6 +157,7 @@ func TestSyncKeepsEveryPageWhole(t *testing.T) {
 				}
 				live = build
 			}
+			o.State, o.Undisturbed, o.Rules = result.State, err == nil, deploy.HeaderRules
 			if retired != nil {
 				retired = result.Retired
 			}

@@ -3,6 +3,7 @@ package deploy
 import (
 	"bytes"
 	"context"
+	"crypto/md5" //nolint:gosec // S3 has it as ETag; nothing is proved by it that an attacker would gain from
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"unicode"
@@ -30,8 +32,14 @@ type File struct {
 	Key          string // slash-separated path below the build's directory
 	Size         int64  // bytes
 	SHA256       string // lower-case hex
+	MD5          string // lower-case hex; some buckets know content by it; empty if it was not asked for
 	ContentType  string
 	CacheControl string
+}
+
+// object is what the file becomes.
+func (f *File) object() Object {
+	return Object{Key: f.Key, Size: f.Size, SHA256: f.SHA256, ContentType: f.ContentType, CacheControl: f.CacheControl}
 }
 
 // Scan reads a build and returns its files, sorted by key. An *Error with
@@ -40,13 +48,17 @@ type File struct {
 // build that has no index.html or an empty one, or that is too large. It opens
 // regular files only and never leaves the directory. Other errors are *Error
 // with CodeFailed, or the cause of ctx.
-func Scan(ctx context.Context, dir string) ([]File, error) {
+func Scan(ctx context.Context, dir string) ([]File, error) { return scan(ctx, dir, true) }
+
+// scan is Scan. MD5 takes several times as long as SHA-256, so who does without
+// gets none.
+func scan(ctx context.Context, dir string, withMD5 bool) ([]File, error) {
 	root, err := openBuild(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close() //nolint:errcheck // it was only read from
-	s := scanner{root: root}
+	s := scanner{root: root, withMD5: withMD5}
 	if err := fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -58,10 +70,13 @@ func Scan(ctx context.Context, dir string) ([]File, error) {
 	}); err != nil {
 		return nil, failed(ctx, "read the build", err)
 	}
+	slices.Sort(s.paths)
+	if err := s.readAll(ctx); err != nil {
+		return nil, failed(ctx, "read the build", err)
+	}
 	if err := s.verdict(); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(s.files, func(a, b File) int { return strings.Compare(a.Key, b.Key) })
 	return s.files, nil
 }
 
@@ -86,6 +101,8 @@ func openBuild(dir string) (*os.Root, error) {
 
 type scanner struct {
 	root    *os.Root
+	withMD5 bool
+	paths   []string
 	files   []File
 	bytes   int64
 	refused []string
@@ -110,38 +127,53 @@ func (s *scanner) visit(p string, d fs.DirEntry) error {
 		return err
 	}
 	s.bytes += info.Size()
-	if len(s.files) == maxFiles {
+	if len(s.paths) == maxFiles {
 		return refused(fmt.Sprintf("the build has more than %d files", maxFiles))
 	}
 	if s.bytes > maxBytes {
 		return refused("the build is larger than 1 GB")
 	}
-	return s.add(p)
+	s.paths = append(s.paths, p)
+	return nil
 }
 
-func (s *scanner) add(p string) error {
+// readAll reads the files that visit let pass, each once.
+func (s *scanner) readAll(ctx context.Context) error {
+	s.files = make([]File, len(s.paths))
+	private := make([]bool, len(s.paths))
+	err := each(ctx, len(s.paths), runtime.GOMAXPROCS(0), func(_ context.Context, i int) (err error) {
+		s.files[i], private[i], err = s.read(s.paths[i])
+		return err
+	})
+	for i, p := range s.paths {
+		if private[i] {
+			s.refused = append(s.refused, fmt.Sprintf("%q (a private key)", p))
+		}
+	}
+	return err
+}
+
+func (s *scanner) read(p string) (file File, private bool, err error) {
 	f, err := s.root.Open(p)
 	if err != nil {
-		return err
+		return File{}, false, err
 	}
 	defer f.Close() //nolint:errcheck // it was only read from
-	h, start := sha256.New(), &head{}
-	size, err := io.Copy(io.MultiWriter(h, start), f)
-	if err != nil {
-		return fmt.Errorf("read %q: %w", p, err)
+	file = File{Key: p, ContentType: contentType(p), CacheControl: cacheControl(p)}
+	sha, start := sha256.New(), &head{}
+	to := []io.Writer{sha, start}
+	md := md5.New() //nolint:gosec // see the import
+	if s.withMD5 {
+		to = append(to, md)
 	}
-	if start.isPrivateKey() {
-		s.refused = append(s.refused, fmt.Sprintf("%q (a private key)", p))
-		return nil
+	if file.Size, err = io.Copy(io.MultiWriter(to...), f); err != nil {
+		return File{}, false, fmt.Errorf("read %q: %w", p, err)
 	}
-	s.files = append(s.files, File{
-		Key:          p,
-		Size:         size,
-		SHA256:       hex.EncodeToString(h.Sum(nil)),
-		ContentType:  contentType(p),
-		CacheControl: cacheControl(p),
-	})
-	return nil
+	file.SHA256 = hex.EncodeToString(sha.Sum(nil))
+	if s.withMD5 {
+		file.MD5 = hex.EncodeToString(md.Sum(nil))
+	}
+	return file, start.isPrivateKey(), nil
 }
 
 func (s *scanner) verdict() error {

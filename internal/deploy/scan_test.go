@@ -70,7 +70,7 @@ func TestScan(t *testing.T) {
 	const forever, revalidate = "public, max-age=31536000, immutable", "public, max-age=0, must-revalidate"
 	file := func(key, typ, cache string) deploy.File {
 		o := deploytest.Object(key, small()[key])
-		return deploy.File{Key: key, Size: o.Size, SHA256: o.SHA256, ContentType: typ, CacheControl: cache}
+		return deploy.File{Key: key, Size: o.Size, SHA256: o.SHA256, MD5: md5Hex(small()[key]), ContentType: typ, CacheControl: cache}
 	}
 	want := []deploy.File{
 		file(".well-known/security.txt", "text/plain; charset=utf-8", revalidate),

@@ -28,6 +28,16 @@ type Options struct {
 	// Retired is Result.Retired of the deploy before, nil if it is not known;
 	// see Keep.
 	Retired map[string]time.Time
+	// State is Result.State of the deploy before, nil if it is not known.
+	State *State
+	// Undisturbed says that the Sync that returned State had no error and that
+	// nobody has written to the bucket since. Then the bucket is not listed,
+	// unless the last listing is an hour old.
+	Undisturbed bool
+	// Rules is the HeaderRules that every object of a former build was put
+	// under, zero if it is not known. Objects whose headers the bucket does not
+	// tell are uploaded again if it is not the present one.
+	Rules int
 	// Workers is how many files are uploaded at once; zero means 32.
 	Workers int
 	// BeforePages, if there, is called exactly once, when all that pages need
@@ -46,6 +56,8 @@ type Result struct {
 	// have not been part of the build. It is to be kept for the next Sync,
 	// also after an error.
 	Retired map[string]time.Time
+	// State is for the next Sync, also after an error.
+	State *State
 }
 
 // Sync makes the bucket hold the build in o.Dir, and hashed assets of earlier
@@ -57,16 +69,17 @@ type Result struct {
 func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
 	o = o.withDefaults()
 	began := o.Now()
-	files, err := Scan(ctx, o.Dir)
+	trusting := o.Undisturbed && o.State != nil && began.Sub(o.State.Listed) < relist
+	files, err := scan(ctx, o.Dir, !trusting)
 	if err != nil {
-		return Result{Retired: o.Retired}, err
+		return Result{Retired: o.Retired, State: o.State}, err
 	}
 	root, err := os.OpenRoot(o.Dir)
 	if err != nil {
-		return Result{Retired: o.Retired}, &Error{Code: CodeFailed, Message: "read the build", Err: err}
+		return Result{Retired: o.Retired, State: o.State}, &Error{Code: CodeFailed, Message: "read the build", Err: err}
 	}
 	defer root.Close() //nolint:errcheck // it was only read from
-	d := &deployment{bucket: b, options: o, root: root}
+	d := &deployment{bucket: b, options: o, root: root, trusting: trusting, memory: o.State.byKey(), put: map[string]Object{}}
 	for round := 1; ; round++ {
 		err = d.round(ctx, files)
 		if !errors.Is(err, ErrPrecondition) || round == maxRounds {
@@ -75,9 +88,11 @@ func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
 	}
 	result := d.result(o.Now().Sub(began))
 	if err != nil {
-		result.Retired = stillRetired(o.Retired, files)
+		result.Retired, result.State = stillRetired(o.Retired, files), d.hints()
+		return result, err
 	}
-	return result, err
+	result.State = d.state(files)
+	return result, nil
 }
 
 // stillRetired is what is known after a deploy that was cut off: pages of the
@@ -112,8 +127,15 @@ type deployment struct {
 
 	// Owned by the goroutine of Sync.
 	announced bool // BeforePages was called
+	trusting  bool // the next look is at what is remembered
 	deleted   int
 	last      Changes
+	listed    time.Time
+	found     map[string]Object // by the last look
+	memory    map[string]Object // what the State of the options says
+
+	mu  sync.Mutex
+	put map[string]Object // by this Sync
 
 	// Counted by the workers.
 	uploaded, bytes atomic.Int64
@@ -122,16 +144,16 @@ type deployment struct {
 // round looks at the bucket and makes the changes; when somebody else has
 // changed an object in between, it ends with ErrPrecondition.
 func (d *deployment) round(ctx context.Context, files []File) error {
-	objects, err := d.list(ctx)
+	objects, err := d.look(ctx)
 	if err != nil {
 		return err
 	}
 	d.last = Plan(files, objects, Keep{Grace: d.options.Grace, Now: d.options.Now(), Retired: d.options.Retired})
 	steps := []func() error{
-		func() error { return d.put(ctx, d.last.Assets) },
-		func() error { return d.put(ctx, d.last.Files) },
+		func() error { return d.upload(ctx, d.last.Assets) },
+		func() error { return d.upload(ctx, d.last.Files) },
 		func() error { return d.announce(ctx) },
-		func() error { return d.put(ctx, d.last.Pages) },
+		func() error { return d.upload(ctx, d.last.Pages) },
 		func() error { return d.remove(ctx, d.last.DeletePages) },
 		func() error { return d.remove(ctx, d.last.Delete) },
 	}
@@ -141,17 +163,6 @@ func (d *deployment) round(ctx context.Context, files []File) error {
 		}
 	}
 	return nil
-}
-
-func (d *deployment) list(ctx context.Context) ([]Object, error) {
-	if ctx.Err() != nil {
-		return nil, failed(ctx, "list the bucket", ctx.Err())
-	}
-	objects, err := d.bucket.List(ctx)
-	if err != nil {
-		return nil, failed(ctx, "list the bucket", err)
-	}
-	return objects, nil
 }
 
 func (d *deployment) announce(ctx context.Context) error {
@@ -168,49 +179,33 @@ func (d *deployment) announce(ctx context.Context) error {
 	return nil
 }
 
-// put uploads files, several at once. It returns when no upload is under way
+// upload uploads files, several at once. It returns when no upload is under way
 // any more; the first error ends the others.
-func (d *deployment) put(ctx context.Context, uploads []Upload) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(d.options.Workers, len(uploads)) {
-		workers.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(uploads)); i = next.Add(1) - 1 {
-				if ctx.Err() != nil {
-					return
-				}
-				if err := d.upload(ctx, uploads[i]); err != nil {
-					cancel(err)
-					return
-				}
-			}
-		})
-	}
-	workers.Wait()
-	if ctx.Err() != nil {
-		return failed(ctx, "upload", context.Cause(ctx))
+func (d *deployment) upload(ctx context.Context, uploads []Upload) error {
+	err := each(ctx, len(uploads), d.options.Workers, func(ctx context.Context, i int) error {
+		return d.uploadOne(ctx, uploads[i])
+	})
+	if err != nil {
+		return failed(ctx, "upload", err)
 	}
 	return nil
 }
 
-func (d *deployment) upload(ctx context.Context, u Upload) error {
+func (d *deployment) uploadOne(ctx context.Context, u Upload) error {
 	f, err := d.root.Open(filepath.FromSlash(u.File.Key))
 	if err != nil {
 		return &Error{Code: CodeFailed, Message: "read the build", Err: err}
 	}
 	defer f.Close() //nolint:errcheck // it was only read from
-	_, err = d.bucket.Put(ctx, Object{
-		Key:          u.File.Key,
-		Size:         u.File.Size,
-		SHA256:       u.File.SHA256,
-		ContentType:  u.File.ContentType,
-		CacheControl: u.File.CacheControl,
-	}, f, u.If)
+	o := u.File.object()
+	o.Modified = d.options.Now()
+	o.ETag, err = d.bucket.Put(ctx, o, f, u.If)
 	if err != nil {
 		return failed(ctx, fmt.Sprintf("upload %q", u.File.Key), err)
 	}
+	d.mu.Lock()
+	d.put[o.Key] = o
+	d.mu.Unlock()
 	d.uploaded.Add(1)
 	d.bytes.Add(u.File.Size)
 	return nil

@@ -48,7 +48,8 @@ type Record struct {
 // Store keeps records. It may be used by several goroutines at once. A Put that
 // returned nil is durable: every later Get, by any process, returns it or what
 // was put after it. A Put that returned an error other than ErrFenced may or may
-// not have happened. Stores do not retry; they honour the context.
+// not have happened. A store may try again, for little more than a minute, what
+// got no answer; it honours the context.
 type Store interface {
 	// Get returns the record of a key, or ErrNotFound. A record past its
 	// expiry is not found.
@@ -138,6 +139,9 @@ type Site struct {
 	Sent      time.Time `json:"sent,omitzero"`
 	Complete  bool      `json:"complete"`
 	Deployed  time.Time `json:"deployed,omitzero"`
+	// Rules is the version of the rules by which every object of a build got
+	// its headers; zero if that is not known.
+	Rules int `json:"rules,omitempty"`
 	// Retired are the assets of earlier builds that stay for a while, and
 	// since when.
 	Retired map[string]time.Time `json:"retired,omitempty"`

@@ -23,16 +23,25 @@ const (
 	statusFD  = 4
 )
 
-// KeeperMain is the keeper. args are the grace in milliseconds, the program, and
-// its arguments. It returns its exit code: 0, or 2 if it was called wrongly.
+// What the worker writes to the keeper. The end of the pipe means kill.
+const (
+	orderTerm = 'T' // TERM to the tree, and KILL after the grace
+	orderLive = 'L' // the worker is not frozen
+	orderKill = 'K' // never written: the pipe has ended
+)
+
+// KeeperMain is the keeper. args are the grace and the silence in milliseconds,
+// the program, and its arguments. It returns its exit code: 0, or 2 if it was
+// called wrongly.
 func KeeperMain(args []string, stderr io.Writer) int {
-	if len(args) < 2 {
+	if len(args) < 3 {
 		fmt.Fprintln(stderr, "keeper: it is started by webordinary, not by hand") //nolint:errcheck // nobody else to tell
 		return 2
 	}
-	grace, err := strconv.Atoi(args[0])
-	if err != nil || unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
-		fmt.Fprintln(stderr, "keeper: bad grace, or the kernel has no subreapers") //nolint:errcheck // nobody else to tell
+	grace, gerr := strconv.Atoi(args[0])
+	silence, serr := strconv.Atoi(args[1])
+	if gerr != nil || serr != nil || unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
+		fmt.Fprintln(stderr, "keeper: bad times, or the kernel has no subreapers") //nolint:errcheck // nobody else to tell
 		return 2
 	}
 	// A signal to our group is the worker's business. To ignore it would be
@@ -47,9 +56,10 @@ func KeeperMain(args []string, stderr io.Writer) int {
 		control: os.NewFile(controlFD, "control"),
 		status:  json.NewEncoder(os.NewFile(statusFD, "status")),
 		grace:   time.Duration(grace) * time.Millisecond,
+		silence: time.Duration(silence) * time.Millisecond,
 		self:    os.Getpid(),
 	}
-	k.run(args[1], args[1:])
+	k.run(args[2], args[2:])
 	return 0
 }
 
@@ -57,6 +67,7 @@ type keeper struct {
 	control *os.File
 	status  *json.Encoder
 	grace   time.Duration
+	silence time.Duration
 	self    int
 	child   int
 }
@@ -78,10 +89,10 @@ func (k *keeper) run(path string, argv []string) {
 	orders, exited, gone := make(chan byte), make(chan syscall.WaitStatus, 1), make(chan struct{})
 	go k.listen(orders)
 	go k.reap(exited, gone)
-	ended := k.supervise(orders, exited, gone)
-	rec := record{Ended: true, Exit: ended.ExitStatus()}
+	ended, silent := k.supervise(orders, exited, gone)
+	rec := record{Ended: true, Silent: silent, Exit: ended.ExitStatus()}
 	if ended.Signaled() {
-		rec = record{Ended: true, Signal: int(ended.Signal())}
+		rec.Exit, rec.Signal = 0, int(ended.Signal())
 	}
 	k.tell(rec)
 }
@@ -99,12 +110,12 @@ func closeInherited() {
 	}
 }
 
-// listen passes the worker's orders on: T for TERM, K when the pipe ends.
+// listen passes the worker's orders on, and that the pipe has ended.
 func (k *keeper) listen(orders chan<- byte) {
 	b := make([]byte, 1)
 	for {
 		if n, err := k.control.Read(b); n == 0 || err != nil {
-			orders <- 'K'
+			orders <- orderKill
 			return
 		}
 		orders <- b[0]
@@ -128,24 +139,36 @@ func (k *keeper) reap(exited chan<- syscall.WaitStatus, gone chan<- struct{}) {
 	}
 }
 
-// supervise returns how the child ended, when nothing of the tree is left. When
-// the child ends, by itself or by TERM, what it left is killed at once.
-func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus, gone <-chan struct{}) syscall.WaitStatus {
+// supervise returns how the child ended, when nothing of the tree is left, and
+// whether it was killed because the worker was silent. When the child ends, by
+// itself or by TERM, what it left is killed at once.
+func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus, gone <-chan struct{}) (ended syscall.WaitStatus, silent bool) {
 	var (
-		ended   syscall.WaitStatus
 		over    bool // time to kill, again and again
 		expired <-chan time.Time
 	)
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
+	quiet := time.NewTimer(k.silence)
+	defer quiet.Stop()
+	heard := bootTime()
 	for {
 		select {
 		case order := <-orders:
-			if order == 'T' && expired == nil {
+			// If we were frozen with the worker, the heartbeat may come
+			// before the timer has fired.
+			late := bootTime()-heard > k.silence
+			silent, over = silent || late && !over, over || late
+			heard = bootTime()
+			quiet.Reset(k.silence)
+			if order == orderTerm && expired == nil {
 				k.signal(syscall.SIGTERM)
 				expired = time.After(k.grace)
 			}
-			over = over || order == 'K'
+			over = over || order == orderKill
+		case <-quiet.C:
+			silent = silent || !over // else the silence ended nothing
+			over = true
 		case <-expired:
 			over = true
 		case ended = <-exited:
@@ -155,7 +178,7 @@ func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus,
 			case ended = <-exited:
 			default:
 			}
-			return ended
+			return ended, silent && ended.Signaled()
 		case <-again.C:
 		}
 		if over {
@@ -164,6 +187,15 @@ func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus,
 			k.signal(syscall.SIGKILL)
 		}
 	}
+}
+
+// bootTime is a clock that goes on while the machine is suspended.
+func bootTime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0 // every Linux has it; if not, the timer is left
+	}
+	return time.Duration(ts.Nano())
 }
 
 // signal sends a signal to every descendant.

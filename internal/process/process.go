@@ -5,11 +5,17 @@
 // own (KeeperMain): it is the child's subreaper, so whatever a descendant does
 // to hide (a session of its own, a double fork, a closed descriptor), it stays
 // below the keeper and is killed with the rest. When the worker dies, the keeper
-// sees its control pipe close and kills the tree at once.
+// sees its control pipe close and kills the tree at once. When the worker is
+// frozen, the heartbeat in that pipe stops, and after a while of silence the
+// keeper kills the tree, so that nothing works in the place of a worker that may
+// have lost its claim meanwhile. Run then returns ErrSilence when it thaws.
 //
-// Not covered in this form: a worker that is frozen rather than dead, a
-// descendant that changes its user, and a keeper that is itself killed by
-// somebody else (then only the child's process group is killed).
+// A keeper that was frozen together with its worker kills, too, when both thaw:
+// what counts is how long nothing was heard, on a clock that does not stop.
+//
+// Not covered in this form: a descendant that changes its user, and a keeper
+// that is itself killed or frozen by somebody else (if killed, only the child's
+// process group is killed).
 package process
 
 import (
@@ -24,6 +30,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -31,8 +38,15 @@ import (
 // ErrNotFound is returned when the program is not there or cannot be executed.
 var ErrNotFound = errors.New("program not found")
 
-// defaultGrace is the time a tree has between TERM and KILL.
-const defaultGrace = 2 * time.Second
+// ErrSilence is returned when the keeper killed the tree because it had not heard
+// from the worker. The child is not to blame, and its work is not done.
+var ErrSilence = errors.New("the worker was frozen, and its children were ended")
+
+const (
+	defaultGrace     = 2 * time.Second // between TERM and KILL
+	defaultHeartbeat = time.Second
+	defaultSilence   = 10 * time.Second
+)
 
 // Command is one child to run.
 type Command struct {
@@ -70,13 +84,20 @@ func (e *ExitError) Error() string {
 type Runner struct {
 	// Keeper is the program and the first arguments that start the keeper.
 	Keeper []string
-	Log    *slog.Logger // nil means none
+	// Heartbeat is how often each keeper hears from us; zero means 1 s.
+	Heartbeat time.Duration
+	// Silence is when a keeper that hears nothing kills its tree; zero means
+	// 10 s. It should be several heartbeats, and less than the time after
+	// which somebody else may take our place.
+	Silence time.Duration
+	Log     *slog.Logger // nil means none
 }
 
 // Run runs a child to its end. When ctx ends, the whole tree gets TERM, and KILL
 // after the grace; then the error is the cause of ctx. Else it is nil, an
-// *ExitError, or one that wraps ErrNotFound. Nothing of the tree is alive when
-// Run returns.
+// *ExitError, or one that wraps ErrNotFound. If we were frozen for longer than
+// Silence it wraps ErrSilence, whatever ctx says: on thawing, timers fire that
+// are nobody's fault. Nothing of the tree is alive when Run returns.
 func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
 	if ctx.Err() != nil {
 		return Result{}, context.Cause(ctx)
@@ -91,13 +112,16 @@ func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
 	}
 	began := time.Now()
 	defer k.close()
+	var beating sync.WaitGroup
+	beating.Go(func() { k.beat(orDefault(r.Heartbeat, defaultHeartbeat)) })
+	defer beating.Wait()
 	if !k.wait(ctx, c.grace()) && r.Log != nil {
 		r.Log.WarnContext(ctx, "keeper had to be killed", slog.String("program", filepath.Base(path)))
 	}
 	result, err := k.result()
 	result.Duration = time.Since(began)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, ErrSilence):
 		return result, context.Cause(ctx)
 	case err != nil:
 		return result, fmt.Errorf("run %s: %w", filepath.Base(path), err)
@@ -107,17 +131,19 @@ func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
 	return result, nil
 }
 
-func (c Command) grace() time.Duration {
-	if c.Grace == 0 {
-		return defaultGrace
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
 	}
-	return c.Grace
+	return d
 }
+
+func (c Command) grace() time.Duration { return orDefault(c.Grace, defaultGrace) }
 
 // kept is a running keeper, seen from the worker.
 type kept struct {
 	cmd     *exec.Cmd
-	control *os.File // a byte means TERM, its end means KILL
+	control *os.File // see the orders; its end means KILL
 	status  *os.File // the keeper's record
 	done    chan struct{}
 }
@@ -135,7 +161,8 @@ func (r *Runner) start(path string, c Command) (*kept, error) {
 	}
 	defer statusW.Close() //nolint:errcheck // the keeper has its own
 
-	args := append(append([]string{}, r.Keeper[1:]...), strconv.FormatInt(c.grace().Milliseconds(), 10), path)
+	args := append(append([]string{}, r.Keeper[1:]...),
+		milliseconds(c.grace()), milliseconds(orDefault(r.Silence, defaultSilence)), path)
 	cmd := exec.Command(r.Keeper[0], append(args, c.Args...)...) //nolint:gosec,noctx // the keeper ends it in order
 	cmd.Dir = c.Dir
 	cmd.Env = append([]string{}, c.Env...) // not nil: nil would inherit ours
@@ -156,6 +183,35 @@ func (r *Runner) start(path string, c Command) (*kept, error) {
 	return k, nil
 }
 
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// beat lets the keeper know that we are not frozen, until it has ended.
+func (k *kept) beat(every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		k.order(orderLive)
+		select {
+		case <-k.done:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// order writes to the keeper. It never waits: a keeper that does not read is
+// frozen, and one that is gone says so by done.
+func (k *kept) order(o byte) {
+	raw, err := k.control.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Write(func(fd uintptr) bool { //nolint:errcheck // it is closed only when the keeper shall kill
+		syscall.Write(int(fd), []byte{o}) //nolint:errcheck // see above
+		return true
+	})
+}
+
 // wait returns when the keeper has ended; false if it had to be killed.
 func (k *kept) wait(ctx context.Context, grace time.Duration) bool {
 	select {
@@ -163,7 +219,7 @@ func (k *kept) wait(ctx context.Context, grace time.Duration) bool {
 		return true
 	case <-ctx.Done():
 	}
-	k.control.Write([]byte{'T'}) //nolint:errcheck // if it is gone, done says so
+	k.order(orderTerm)
 	if k.within(grace + 3*time.Second) {
 		return true
 	}
@@ -194,6 +250,7 @@ type record struct {
 	Ended  bool   `json:"ended,omitempty"`
 	Exit   int    `json:"exit,omitempty"`
 	Signal int    `json:"signal,omitempty"`
+	Silent bool   `json:"silent,omitempty"` // it was ended because the worker was silent
 	Error  string `json:"error,omitempty"`
 }
 
@@ -211,6 +268,8 @@ func (k *kept) result() (Result, error) {
 		switch {
 		case rec.Error != "":
 			return Result{ExitCode: -1}, fmt.Errorf("%w: %s", ErrNotFound, rec.Error)
+		case rec.Ended && rec.Silent:
+			return Result{ExitCode: -1, Signal: syscall.SIGKILL}, ErrSilence
 		case rec.Ended && rec.Signal != 0:
 			return Result{ExitCode: -1, Signal: syscall.Signal(rec.Signal)}, nil
 		case rec.Ended:

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -165,66 +164,6 @@ func TestNormalExitLeavesNothing(t *testing.T) {
 				t.Fatalf("still alive: %v", left)
 			}
 		})
-	}
-}
-
-// A worker that dies cannot clean up; the keeper does. The worker is a second
-// process: this test binary's Run in a child.
-func TestTreeDiesWithTheWorker(t *testing.T) {
-	r := processtest.Runner(t)
-	worker := processtest.Build(t, "github.com/webordinary/claude-code-container/internal/process/processtest/worker")
-	for name, script := range stubborn() {
-		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			pidFile := filepath.Join(t.TempDir(), "pid")
-			c, _ := shell(t, "")
-			c.Path, c.Args = worker, []string{r.Keeper[0], pidFile, "MARK=" + mark(t), script}
-			c.Env = process.Environ(os.Environ(), nil) // the worker itself has no mark
-			up := make(chan struct{}, 1)
-			c.Stdout = writerFunc(func(p []byte) (int, error) {
-				select {
-				case up <- struct{}{}:
-				default:
-				}
-				return len(p), nil
-			})
-			// Run through a keeper of its own, whose subreaping would hide an
-			// escape; so the marks are looked for before it ends.
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			go func() { _, err := r.Run(ctx, c); done <- err }()
-			<-up
-			text, err := os.ReadFile(pidFile)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pid, err := strconv.Atoi(string(text))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(alive(t)) == 0 {
-				t.Fatal("nothing was running")
-			}
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, func() bool { return len(alive(t)) == 0 })
-			cancel()
-			<-done //nolint:errcheck // it failed, or the process was killed
-		})
-	}
-}
-
-func eventually(t *testing.T, ok func() bool) {
-	t.Helper()
-	deadline := time.After(3 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatal("not within 3 s")
-		case <-tick.C:
-		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -28,18 +29,20 @@ type Pair struct {
 // pairs share one.
 func (p Pair) Key() string { return p.ProjectID + "#" + p.UserID }
 
+// ParseKey is the inverse of Pair.Key. It returns an *InvalidError for what is no
+// pair's key.
+func ParseKey(key string) (Pair, error) {
+	project, user, ok := strings.Cut(key, "#")
+	p := Pair{ProjectID: project, UserID: user}
+	if !ok {
+		return Pair{}, invalid("a claim's key is projectId#userId")
+	}
+	return p, p.Validate()
+}
+
 // Dir is the name of the pair's directory, for example amelia-scott. Two pairs
 // can share one; the workspace keeps them apart.
 func (p Pair) Dir() string { return p.ProjectID + "-" + p.UserID }
-
-// Delivery is how a message reached us. It is no part of the message's body.
-type Delivery struct {
-	MessageID string    // the queue's own id
-	Sent      time.Time // when the queue first took it
-	Receives  int       // 1 at the first
-	Resent    bool      // a worker put it back into the queue
-	CommandID string    // given with the message where its body has none
-}
 
 // InputMessage is a command: a user's instruction and what it is for.
 type InputMessage struct {

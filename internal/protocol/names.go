@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -18,7 +19,7 @@ type Names struct {
 	InterruptsPattern string // empty means webordinary-interrupts-{projectId}-{userId}
 	ProgressPattern   string // empty means webordinary-progress-{projectId}-{userId}
 	// UnclaimedDLQ is for messages that name no usable pair; empty means
-	// webordinary-unclaimed-dlq.
+	// webordinary-unclaimed-dlq. It may be a queue's URL.
 	UnclaimedDLQ string
 	// BucketPattern has {projectId}; empty means edit.{projectId}.webordinary.com.
 	BucketPattern string
@@ -34,6 +35,26 @@ func (n Names) Output(p Pair) string { return n.queue(n.OutputPattern, "output",
 
 // DLQ is the dead-letter queue of a pair.
 func (n Names) DLQ(p Pair) string { return n.queue(n.DLQPattern, "dlq", p) }
+
+// DLQOf is the dead-letter queue that belongs to an input or interrupts queue;
+// empty for a queue that is neither.
+func (n Names) DLQOf(queue string) string {
+	for _, pattern := range []string{
+		first(n.InputPattern, defaultPattern("input")), first(n.InterruptsPattern, defaultPattern("interrupts")),
+	} {
+		quoted := regexp.QuoteMeta(pattern)
+		quoted = strings.Replace(quoted, `\{projectId\}`, "(?P<project>.+)", 1)
+		quoted = strings.Replace(quoted, `\{userId\}`, "(?P<user>.+)", 1)
+		re, err := regexp.Compile("^" + quoted + "$")
+		if err != nil {
+			continue
+		}
+		if m := re.FindStringSubmatch(queue); m != nil {
+			return n.DLQ(Pair{ProjectID: m[re.SubexpIndex("project")], UserID: m[re.SubexpIndex("user")]})
+		}
+	}
+	return ""
+}
 
 // Interrupts is the queue of a pair's interrupts.
 func (n Names) Interrupts(p Pair) string { return n.queue(n.InterruptsPattern, "interrupts", p) }
@@ -55,9 +76,11 @@ func (n Names) SiteURL(bucket string) string {
 }
 
 func (n Names) queue(pattern, kind string, p Pair) string {
-	pattern = first(pattern, "webordinary-"+kind+"-{projectId}-{userId}")
+	pattern = first(pattern, defaultPattern(kind))
 	return strings.NewReplacer("{projectId}", queueSafe(p.ProjectID), "{userId}", queueSafe(p.UserID)).Replace(pattern)
 }
+
+func defaultPattern(kind string) string { return "webordinary-" + kind + "-{projectId}-{userId}" }
 
 // queueSafe replaces what no queue name may have. Two ids may become one.
 func queueSafe(id string) string {
@@ -105,7 +128,7 @@ func (n Names) Validate() error {
 			bad("two queue patterns give %q", q)
 		}
 	}
-	if q := n.Unclaimed(); !isQueueName(q) {
+	if q := n.Unclaimed(); !isQueueName(q) && !isSiteURL(q) {
 		bad("%q is no name for a queue", q)
 	}
 	if b := n.Bucket(sample.ProjectID); checkBucket(b) != nil {

@@ -51,7 +51,7 @@ func TestNamesValidate(t *testing.T) {
 		{InterruptsPattern: "{projectId}/{userId}"},
 		{DLQPattern: "{projectId}-{userId}-" + strings.Repeat("x", 80)},
 		{DLQPattern: "webordinary-input-{projectId}-{userId}"},
-		{UnclaimedDLQ: "https://sqs/dead"},
+		{UnclaimedDLQ: "sqs/dead"},
 		{BucketPattern: "Edit.{projectId}"},
 		{BucketPattern: "edit.{projectId}.{userId}"},
 		{BucketPattern: "everybody"},
@@ -106,4 +106,21 @@ func TestCheckedPairsHaveGoodNames(t *testing.T) {
 			t.Fatalf("directory %q", d)
 		}
 	})
+}
+
+func TestDLQOf(t *testing.T) {
+	for _, tt := range []struct {
+		names       protocol.Names
+		queue, want string
+	}{
+		{protocol.Names{}, "webordinary-input-amelia-scott", "webordinary-dlq-amelia-scott"},
+		{protocol.Names{}, "webordinary-interrupts-a-b-c", "webordinary-dlq-a-b-c"},
+		{protocol.Names{}, "webordinary-output-amelia-scott", ""},
+		{protocol.Names{}, "webordinary-input-", ""},
+		{protocol.Names{InputPattern: "in_{userId}_{projectId}", DLQPattern: "dead_{projectId}_{userId}"}, "in_scott_amelia", "dead_amelia_scott"},
+	} {
+		if got := tt.names.DLQOf(tt.queue); got != tt.want {
+			t.Errorf("DLQOf(%q) = %q, want %q", tt.queue, got, tt.want)
+		}
+	}
 }

@@ -2,10 +2,8 @@ package workspace
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,10 +53,14 @@ func (w *Workspace) isAncestor(ctx context.Context, a, b string) (bool, error) {
 	return err == nil, nil
 }
 
-// Contains reports whether a commit is part of the thread's branch.
-func (w *Workspace) Contains(ctx context.Context, sha string) bool {
+// Contains reports whether a commit is part of the thread's branch. An error
+// means that nobody knows.
+func (w *Workspace) Contains(ctx context.Context, sha string) (bool, error) {
 	ok, err := w.isAncestor(ctx, sha, w.head)
-	return ok && err == nil
+	if exitCode(err) > 0 { // git knows no such commit
+		return false, nil
+	}
+	return ok, err
 }
 
 // Unpushed reports whether the branch has commits that the remote did not have
@@ -134,35 +136,26 @@ func (w *Workspace) saveLeftovers(ctx context.Context, cur current, r Request) e
 	if cur.Base == "" || cur.Switching {
 		return nil
 	}
-	old := *w
-	old.branch, old.base, old.remote = cur.Branch, cur.Base, ""
-	head, err := old.localHead(ctx)
+	branch, sha, err := w.saveTree(ctx, cur, r)
 	if err != nil {
-		return err
-	}
-	old.head = head
-	if head != cur.Base {
-		// The branch went on without this tree, by a merge: what is left is
-		// put beside it.
-		old.branch, old.head = cur.Branch+"-wip-"+cur.Base[:8], cur.Base
-	}
-	c, err := old.Commit(ctx, CommitRequest{Message: func([]string) string { return r.Wip(cur.Owner) }})
-	switch {
-	case errors.Is(err, ErrNoChange):
-		return nil
-	case err != nil:
 		return fmt.Errorf("save what another command left: %w", err)
 	}
-	w.store.config.Log.InfoContext(ctx, "unfinished work saved", slog.String("branch", old.branch), slog.String("commit", c.SHA))
-	if _, err := old.Push(ctx, PushRequest{SHA: c.SHA, CommandID: cur.Owner}); err != nil {
-		w.store.config.Log.WarnContext(ctx, "unfinished work not pushed yet", slog.String("branch", old.branch), slog.Any("error", err))
+	if sha == "" {
+		return nil
 	}
+	if err := w.setRef(branch, sha); err != nil {
+		return err
+	}
+	w.pushSaved(ctx, branch, sha, cur.Owner)
 	return nil
 }
 
 // writeChildGit gives the children a repository to look at: our objects by
 // reference, the branch, and the index. Nothing of it is read by us.
 func (w *Workspace) writeChildGit() error {
+	if err := w.check(); err != nil {
+		return err
+	}
 	dir := filepath.Join(w.Site(), ".git")
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove the old site/.git: %w", err)

@@ -41,15 +41,6 @@ type Commit struct {
 // if there is none to record, and an *Error with file_too_large for a file that
 // no remote would take.
 func (w *Workspace) Commit(ctx context.Context, r CommitRequest) (Commit, error) {
-	if err := w.heal(); err != nil {
-		return Commit{}, err
-	}
-	if err := w.flatten(); err != nil {
-		return Commit{}, err
-	}
-	if err := w.checkSizes(ctx); err != nil {
-		return Commit{}, err
-	}
 	parent := w.head
 	if r.Amend {
 		out, err := w.git(ctx, "rev-parse", w.head+"^")
@@ -58,30 +49,67 @@ func (w *Workspace) Commit(ctx context.Context, r CommitRequest) (Commit, error)
 		}
 		parent = strings.TrimSpace(out)
 	}
-	if _, err := w.git(ctx, "add", "--all"); err != nil {
-		return Commit{}, err
-	}
-	left, err := w.leaveOut(ctx, parent)
+	s, err := w.snapshot(ctx, parent, false)
 	if err != nil {
 		return Commit{}, err
+	}
+	if len(s.files) == 0 && !r.AllowEmpty && !r.Amend {
+		return Commit{Left: s.left}, ErrNoChange
+	}
+	sha, err := w.writeCommit(s.tree, r.Message(s.files), parent)
+	if err != nil {
+		return Commit{}, err
+	}
+	return Commit{SHA: sha, Files: s.files, Left: s.left}, w.moveTo(sha)
+}
+
+// snapshot is the checkout as a tree of the repository.
+type snapshot struct {
+	tree  string
+	files []string // that differ from the parent
+	left  []string // that differ and are not in the tree, since they are not allowed
+}
+
+// snapshot writes the checkout's tree. A file that is too large is an error;
+// among leftovers it is removed: whoever comes next is not to blame for it.
+func (w *Workspace) snapshot(ctx context.Context, parent string, leftovers bool) (snapshot, error) {
+	if err := w.heal(); err != nil {
+		return snapshot{}, err
+	}
+	if err := w.flatten(); err != nil {
+		return snapshot{}, err
+	}
+	large, err := w.tooLarge(ctx)
+	if err != nil {
+		return snapshot{}, err
+	}
+	if len(large) > 0 {
+		if !leftovers {
+			return snapshot{}, &Error{Code: "file_too_large", Reason: strings.Join(large, ", ") + ": at most 100 MB can be committed"}
+		}
+		if err := w.removeFiles(large); err != nil {
+			return snapshot{}, err
+		}
+	}
+	if _, err := w.git(ctx, "add", "--all"); err != nil {
+		return snapshot{}, err
+	}
+	if len(large) > 0 { // those that the parent has stay as they were
+		if _, err := w.git(ctx, append([]string{"reset", "--quiet", parent, "--"}, large...)...); err != nil {
+			return snapshot{}, err
+		}
+	}
+	var s snapshot
+	if s.left, err = w.leaveOut(ctx, parent); err != nil {
+		return snapshot{}, err
 	}
 	tree, err := w.git(ctx, "write-tree")
 	if err != nil {
-		return Commit{}, err
+		return snapshot{}, err
 	}
-	tree = strings.TrimSpace(tree)
-	files, err := w.Files(ctx, parent, tree)
-	if err != nil {
-		return Commit{}, err
-	}
-	if len(files) == 0 && !r.AllowEmpty && !r.Amend {
-		return Commit{Left: left}, ErrNoChange
-	}
-	sha, err := w.writeCommit(tree, r.Message(files), parent)
-	if err != nil {
-		return Commit{}, err
-	}
-	return Commit{SHA: sha, Files: files, Left: left}, w.moveTo(sha)
+	s.tree = strings.TrimSpace(tree)
+	s.files, err = w.Files(ctx, parent, s.tree)
+	return s, err
 }
 
 // moveTo makes a commit of the checkout's tree the head.
@@ -171,16 +199,33 @@ func skip(d fs.DirEntry) error {
 	return nil
 }
 
-// checkSizes refuses files that a remote would refuse, before they are read.
-func (w *Workspace) checkSizes(ctx context.Context) error {
+// tooLarge lists the changed files that a remote would refuse, before they are
+// read.
+func (w *Workspace) tooLarge(ctx context.Context) ([]string, error) {
 	out, err := w.git(ctx, "ls-files", "--others", "--modified", "--exclude-standard", "-z")
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var large []string
 	for _, name := range split(out) {
 		info, err := os.Lstat(filepath.Join(w.Site(), name))
 		if err == nil && info.Mode().IsRegular() && info.Size() > maxBlob {
-			return &Error{Code: "file_too_large", Reason: fmt.Sprintf("%s has %d MB; at most 100 MB can be committed", name, info.Size()>>20)}
+			large = append(large, name)
+		}
+	}
+	return large, nil
+}
+
+// removeFiles removes files of the checkout, without following its links.
+func (w *Workspace) removeFiles(names []string) error {
+	root, err := os.OpenRoot(w.Site())
+	if err != nil {
+		return fmt.Errorf("open checkout: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // only read from
+	for _, name := range names {
+		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove %s: %w", name, err)
 		}
 	}
 	return nil

@@ -52,6 +52,9 @@ func (w *Workspace) git(ctx context.Context, args ...string) (string, error) {
 }
 
 func (w *Workspace) gitWith(ctx context.Context, settings []string, args ...string) (string, error) {
+	if err := w.check(); err != nil {
+		return "", err
+	}
 	var stdout bytes.Buffer
 	stderr := process.Tail{Max: 4096}
 	all := append([]string{"--git-dir=" + w.gitDir(), "--work-tree=" + w.Site()}, args...)
@@ -85,6 +88,9 @@ func (w *Workspace) gitEnv(settings []string) []string {
 		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "GIT_NO_REPLACE_OBJECTS=1", "GIT_LITERAL_PATHSPECS=1",
 		"GIT_ALLOW_PROTOCOL=" + w.scheme(),
 		"GIT_CONFIG_COUNT=" + strconv.Itoa(len(settings)/2),
+	}
+	if w.index != "" {
+		set = append(set, "GIT_INDEX_FILE="+w.index)
 	}
 	for i := 0; i < len(settings); i += 2 {
 		n := strconv.Itoa(i / 2)
@@ -145,6 +151,9 @@ func headRef(branch string) plumbing.ReferenceName { return plumbing.NewBranchRe
 
 // setRef moves a branch of the bare repository.
 func (w *Workspace) setRef(branch, sha string) error {
+	if err := w.check(); err != nil {
+		return err
+	}
 	r, err := w.repository()
 	if err != nil {
 		return err
@@ -178,6 +187,9 @@ func (w *Workspace) refs(ctx context.Context) (map[string]string, string, error)
 func (w *Workspace) remoteError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if errors.Is(err, process.ErrSilence) || errors.Is(err, ErrTaken) {
+		return err // the remote has nothing to do with it
 	}
 	text := err.Error()
 	host := "the repository's host"

@@ -8,6 +8,7 @@
 //	    cache/           of npm
 //	    owner.json       whose directory this is, and of which repository
 //	    current.json     what the checkout holds
+//	    takeover.json    what was set aside and is still to be looked through
 //	  site/              checkout, node_modules, dist: the children's
 //	  job/               the running job's conversation and temporary files
 //
@@ -23,8 +24,6 @@ package workspace
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,8 +33,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	git "github.com/go-git/go-git/v5"
 
 	"github.com/webordinary/claude-code-container/internal/process"
 )
@@ -112,15 +109,23 @@ type Request struct {
 	// Owner is the command whose changes the checkout will hold. If it holds
 	// the changes of that command already, they are left as they are.
 	Owner string
-	// Wip is the message of the commit that saves what another command left
-	// behind.
+	// Committed is Owner's commit, if it has one: what it left in the checkout
+	// besides is of no worth.
+	Committed string
+	// Wip is the message of the commit that saves what a command left behind.
 	Wip func(owner string) string
+	// Saved is told of that commit before a branch has it; nil means nobody
+	// needs to know. It may be told twice.
+	Saved func(ctx context.Context, owner, sha string) error
 }
 
 // Workspace is an open workspace, on one thread's branch.
 type Workspace struct {
 	store  *Store
 	dir    string
+	self   fs.FileInfo // of dir, when it was opened
+	site   string      // the checkout, if it is not dir's
+	index  string      // git's index, if it is not the repository's
 	url    string
 	branch string
 	base   string // the commit that the checkout was made from
@@ -130,7 +135,12 @@ type Workspace struct {
 }
 
 // Site is the checkout.
-func (w *Workspace) Site() string { return filepath.Join(w.dir, "site") }
+func (w *Workspace) Site() string {
+	if w.site != "" {
+		return w.site
+	}
+	return filepath.Join(w.dir, "site")
+}
 
 // Job is the running job's directory.
 func (w *Workspace) Job() string { return filepath.Join(w.dir, "job") }
@@ -166,13 +176,12 @@ type current struct {
 	Switching bool `json:"switching,omitempty"`
 }
 
-const asideLife = 24 * time.Hour
-
 // Open opens the workspace of a pair on a thread's branch. A thread that the
 // remote knows continues from there, or from our commits that it does not know
 // yet; a new one begins at the remote's default branch. What another command
-// left uncommitted becomes a commit on its own branch first. It returns an
-// *Error, or the cause of ctx.
+// left uncommitted becomes a commit on its own branch first, and so does what
+// TakeOver set aside; of the latter, Owner's own is where its work continues. It
+// returns an *Error, ErrTaken, or the cause of ctx.
 func (s *Store) Open(ctx context.Context, r Request) (*Workspace, error) {
 	w, err := s.directory(r)
 	if err != nil {
@@ -182,6 +191,9 @@ func (s *Store) Open(ctx context.Context, r Request) (*Workspace, error) {
 		return nil, err
 	}
 	if err := w.refresh(ctx); err != nil {
+		return nil, err
+	}
+	if err := w.adopt(ctx, r); err != nil {
 		return nil, err
 	}
 	var cur current
@@ -204,77 +216,12 @@ func (s *Store) Open(ctx context.Context, r Request) (*Workspace, error) {
 	return w, w.checkout(ctx, r.Owner)
 }
 
-// directory finds or makes the pair's directory.
-func (s *Store) directory(r Request) (*Workspace, error) {
-	w := &Workspace{store: s, dir: filepath.Join(s.config.Root, r.Dir), branch: r.Branch}
-	own := owner{ProjectID: r.ProjectID, UserID: r.UserID, RepoURL: r.RepoURL}
-	var found owner
-	if err := w.readState("owner.json", &found); err != nil {
-		return nil, err
-	}
-	if found.ProjectID != "" && (found.ProjectID != own.ProjectID || found.UserID != own.UserID) {
-		// Another pair's ids make the same name. It is never opened.
-		sum := sha256.Sum256([]byte(r.ProjectID + "#" + r.UserID))
-		w.dir += "-" + hex.EncodeToString(sum[:4])
-		found = owner{}
-		if err := w.readState("owner.json", &found); err != nil {
-			return nil, err
-		}
-	}
-	if found.RepoURL == "" && r.RepoURL == "" {
-		return nil, &Error{Code: "repo_missing", Reason: "this project has no workspace yet; send repoUrl with the instruction"}
-	}
-	s.removeOldAsides(w.dir)
-	if found.RepoURL != "" && r.RepoURL != "" && found.RepoURL != r.RepoURL {
-		aside := fmt.Sprintf("%s.aside-%d", w.dir, s.config.Now().Unix())
-		if err := os.Rename(w.dir, aside); err != nil {
-			return nil, fmt.Errorf("set the old workspace aside: %w", err)
-		}
-		found = owner{}
-	}
-	if found.RepoURL == "" {
-		if err := w.create(own); err != nil {
-			return nil, err
-		}
-		found = own
-	}
-	w.url = found.RepoURL
-	return w, nil
-}
-
-// create makes an empty workspace. owner.json comes last: a directory without
-// one was never finished and holds nothing.
-func (w *Workspace) create(own owner) error {
-	if err := os.RemoveAll(w.dir); err != nil {
-		return fmt.Errorf("remove an unfinished workspace: %w", err)
-	}
-	for _, d := range []struct {
-		path string
-		mode fs.FileMode
-	}{
-		{w.dir, 0o711},
-		{filepath.Join(w.dir, "worker"), 0o710},
-		{w.Conversations(), 0o700},
-		{w.Cache(), 0o700},
-		{w.Site(), 0o770},
-		{w.Job(), 0o770},
-	} {
-		if err := os.MkdirAll(d.path, d.mode); err != nil {
-			return fmt.Errorf("create workspace: %w", err)
-		}
-		if err := os.Chmod(d.path, d.mode); err != nil {
-			return fmt.Errorf("create workspace: %w", err)
-		}
-	}
-	if _, err := git.PlainInit(w.gitDir(), true); err != nil {
-		return fmt.Errorf("create repository: %w", err)
-	}
-	return w.writeState("owner.json", own)
-}
-
 // heal undoes what a crash or a child may have left: locks, and anything in the
 // repository's configuration that is not ours.
 func (w *Workspace) heal() error {
+	if err := w.check(); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(filepath.Join(w.gitDir(), "hooks")); err != nil {
 		return err
 	}
@@ -309,6 +256,9 @@ func (w *Workspace) heal() error {
 
 // EmptyJob removes what the last job left, without following its links.
 func (w *Workspace) EmptyJob() error {
+	if err := w.check(); err != nil {
+		return err
+	}
 	root, err := os.OpenRoot(w.Job())
 	if err != nil {
 		return fmt.Errorf("open job directory: %w", err)
@@ -326,22 +276,10 @@ func (w *Workspace) EmptyJob() error {
 	return nil
 }
 
-// removeOldAsides removes workspaces that were set aside more than a day ago.
-func (s *Store) removeOldAsides(dir string) {
-	old, err := filepath.Glob(dir + ".aside-*")
-	if err != nil {
-		return
-	}
-	for _, path := range old {
-		info, err := os.Stat(path)
-		if err == nil && s.config.Now().Sub(info.ModTime()) > asideLife {
-			os.RemoveAll(path) //nolint:errcheck // next time again
-		}
-	}
-}
+func (w *Workspace) readState(name string, into any) error { return readState(w.dir, name, into) }
 
-func (w *Workspace) readState(name string, into any) error {
-	body, err := os.ReadFile(filepath.Join(w.dir, "worker", name)) //nolint:gosec // a name of ours, where no child can write
+func readState(dir, name string, into any) error {
+	body, err := os.ReadFile(filepath.Join(dir, "worker", name)) //nolint:gosec // a name of ours, where no child can write
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -355,6 +293,9 @@ func (w *Workspace) readState(name string, into any) error {
 }
 
 func (w *Workspace) writeState(name string, v any) error {
+	if err := w.check(); err != nil {
+		return err
+	}
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err

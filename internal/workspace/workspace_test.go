@@ -16,6 +16,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport/client"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/webordinary/claude-code-container/internal/process"
 	"github.com/webordinary/claude-code-container/internal/process/processtest"
 	"github.com/webordinary/claude-code-container/internal/workspace"
 	"github.com/webordinary/claude-code-container/tests/gitserver"
@@ -208,8 +209,11 @@ func TestUnpushedCommitsAreKept(t *testing.T) {
 	f.write(w, "a.txt", "a")
 	c := f.commit(w, "a")
 	w = f.open(f.request("1", "c2"))
-	if w.Head() != c.SHA || !w.Unpushed() || !w.Contains(t.Context(), c.SHA) {
+	if has, err := w.Contains(t.Context(), c.SHA); err != nil || !has || w.Head() != c.SHA || !w.Unpushed() {
 		t.Fatalf("head %s; want the unpushed %s", w.Head(), c.SHA)
+	}
+	if has, err := w.Contains(t.Context(), strings.Repeat("1", 40)); err != nil || has {
+		t.Errorf("a commit that is nowhere: %v, %v", has, err)
 	}
 	f.push(w, w.Head())
 	if w = f.open(f.request("1", "c3")); w.Unpushed() {
@@ -571,5 +575,24 @@ func TestOldAsidesAreRemoved(t *testing.T) {
 	f.open(f.request("1", "c1"))
 	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("a day later it is still there")
+	}
+}
+
+// The remote is not blamed for a git that the keeper ended since the worker was
+// frozen.
+func TestFrozenWorker(t *testing.T) {
+	f := setUp(t)
+	slow := filepath.Join(t.TempDir(), "git")
+	if err := os.WriteFile(slow, []byte("#!/bin/sh\ncase \"$*\" in *fetch*) sleep 60;; esac\nexec git \"$@\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	runner := processtest.Runner(t)
+	runner.Silence, runner.Heartbeat = time.Second, time.Hour
+	store := workspace.New(workspace.Config{
+		Root: f.root, Runner: runner, Git: slow, Env: processtest.Env(t), Token: gitserver.Token, AllowedHosts: []string{f.Host},
+	})
+	_, err := store.Open(t.Context(), f.request("1", "c1"))
+	if e, ok := errors.AsType[*workspace.Error](err); ok || !errors.Is(err, process.ErrSilence) {
+		t.Errorf("got %v (%v)", err, e)
 	}
 }

@@ -82,7 +82,7 @@ func (t tools) programs(dir string, ports [4]port) []program {
 		}},
 		{name: "s3", ready: (*Set).s3Ready, command: process.Command{
 			Path: t.versitygw,
-			Args: []string{"--quiet", "--region", Region, "--port", ports[2].address(), "--website", ports[3].address(), "posix", filepath.Join(dir, "buckets")},
+			Args: []string{"--quiet", "--keep-alive", "--virtual-domain", "localhost", "--region", Region, "--port", ports[2].address(), "--website", ports[3].address(), "posix", filepath.Join(dir, "buckets")},
 			Env:  []string{"ROOT_ACCESS_KEY=" + AccessKey, "ROOT_SECRET_KEY=" + SecretKey},
 		}},
 	}

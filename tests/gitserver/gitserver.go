@@ -31,6 +31,7 @@ type Server struct {
 	fault    atomic.Pointer[http.Handler]
 	token    atomic.Pointer[string]
 	mu       sync.Mutex
+	accepted map[string]bool // tokens, besides token
 	requests []string
 }
 
@@ -55,7 +56,7 @@ func New(ctx context.Context, root string) (*Server, error) {
 	if _, serr := os.Stat(backend); err != nil || serr != nil {
 		return nil, fmt.Errorf("git http-backend is missing; apt-get install git (%w)", errors.Join(err, serr))
 	}
-	s := &Server{Root: root}
+	s := &Server{Root: root, accepted: map[string]bool{}}
 	token := Token
 	s.token.Store(&token)
 	s.backend = &cgi.Handler{
@@ -69,13 +70,14 @@ func New(ctx context.Context, root string) (*Server, error) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
+	user, password, _ := r.BasicAuth()
+	accepted := password == *s.token.Load() || s.accepted[password]
 	s.mu.Unlock()
 	if f := s.fault.Load(); f != nil {
 		(*f).ServeHTTP(w, r)
 		return
 	}
-	user, password, _ := r.BasicAuth()
-	if user != "x-access-token" || password != *s.token.Load() {
+	if user != "x-access-token" || !accepted {
 		w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 		http.Error(w, "who are you?", http.StatusUnauthorized)
 		return
@@ -98,6 +100,13 @@ func (s *Server) Fault(h http.Handler) {
 
 // SetToken changes the token that is accepted.
 func (s *Server) SetToken(token string) { s.token.Store(&token) }
+
+// Accept accepts one more token.
+func (s *Server) Accept(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accepted[token] = true
+}
 
 // Requests returns what was asked so far: method and path.
 func (s *Server) Requests() []string {

@@ -1,0 +1,173 @@
+package workspace
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	git "github.com/go-git/go-git/v5"
+)
+
+// ErrTaken is returned when the workspace was taken over by another worker since
+// it was opened. What is at its path now is not ours to touch.
+var ErrTaken = errors.New("the workspace was taken over by another worker")
+
+// asideLife is how long a directory that was set aside is kept.
+const asideLife = 24 * time.Hour
+
+// directory finds or makes the pair's directory.
+func (s *Store) directory(r Request) (*Workspace, error) {
+	w, found, err := s.locate(r.ProjectID, r.UserID, r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	w.branch = r.Branch
+	own := owner{ProjectID: r.ProjectID, UserID: r.UserID, RepoURL: r.RepoURL}
+	if found.RepoURL == "" && r.RepoURL == "" {
+		return nil, &Error{Code: "repo_missing", Reason: "this project has no workspace yet; send repoUrl with the instruction"}
+	}
+	if err := s.removeOldAsides(w); err != nil {
+		return nil, err
+	}
+	if found.RepoURL != "" && r.RepoURL != "" && found.RepoURL != r.RepoURL {
+		if err := os.Rename(w.dir, s.asideName(w.dir)); err != nil {
+			return nil, fmt.Errorf("set the old workspace aside: %w", err)
+		}
+		found = owner{}
+	}
+	if found.RepoURL == "" {
+		if err := w.create(); err != nil {
+			return nil, err
+		}
+		if err := w.writeState("owner.json", own); err != nil {
+			return nil, err
+		}
+		found = own
+	}
+	w.url = found.RepoURL
+	if w.self, err = os.Stat(w.dir); err != nil {
+		return nil, fmt.Errorf("open workspace: %w", err)
+	}
+	return w, nil
+}
+
+// locate finds the pair's directory, which may not be there, and whose it is:
+// the zero owner if it is nobody's yet.
+func (s *Store) locate(projectID, userID, dir string) (*Workspace, owner, error) {
+	w := &Workspace{store: s, dir: filepath.Join(s.config.Root, dir)}
+	found, err := w.owner()
+	if err != nil {
+		return nil, owner{}, err
+	}
+	if found.ProjectID != "" && (found.ProjectID != projectID || found.UserID != userID) {
+		// Another pair's ids make the same name. It is never opened.
+		sum := sha256.Sum256([]byte(projectID + "#" + userID))
+		w.dir += "-" + hex.EncodeToString(sum[:4])
+		found, err = w.owner()
+	}
+	return w, found, err
+}
+
+// owner reads whose directory it is, after a takeover that a crash cut was
+// brought to its end.
+func (w *Workspace) owner() (owner, error) {
+	if err := w.settle(); err != nil {
+		return owner{}, err
+	}
+	var found owner
+	err := w.readState("owner.json", &found)
+	return found, err
+}
+
+// check returns ErrTaken if the directory is not the one that was opened. A
+// worker that was frozen asks before it writes: its paths lead to another's
+// checkout by now.
+func (w *Workspace) check() error {
+	if w.self == nil {
+		return nil // not open yet
+	}
+	now, err := os.Stat(w.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ErrTaken
+	case err != nil:
+		return fmt.Errorf("look at the workspace: %w", err)
+	case !os.SameFile(w.self, now):
+		return ErrTaken
+	}
+	return nil
+}
+
+// create makes an empty workspace. The caller writes owner.json, as the last: a
+// directory without one was never finished and holds nothing.
+func (w *Workspace) create() error {
+	if err := os.RemoveAll(w.dir); err != nil {
+		return fmt.Errorf("remove an unfinished workspace: %w", err)
+	}
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{
+		{w.dir, 0o711},
+		{filepath.Join(w.dir, "worker"), 0o710},
+		{w.Conversations(), 0o700},
+		{w.Cache(), 0o700},
+		{w.Site(), 0o770},
+		{w.Job(), 0o770},
+	} {
+		if err := os.MkdirAll(d.path, d.mode); err != nil {
+			return fmt.Errorf("create workspace: %w", err)
+		}
+		if err := os.Chmod(d.path, d.mode); err != nil {
+			return fmt.Errorf("create workspace: %w", err)
+		}
+	}
+	if _, err := git.PlainInit(w.gitDir(), true); err != nil {
+		return fmt.Errorf("create repository: %w", err)
+	}
+	return nil
+}
+
+const asideMark = ".aside-"
+
+// asideName is a name for what is set aside now. It says when: renaming does not
+// change a directory's time.
+func (s *Store) asideName(dir string) string {
+	name := dir + asideMark + strconv.FormatInt(s.config.Now().Unix(), 10)
+	for n, free := 1, name; ; n++ {
+		if _, err := os.Lstat(free); errors.Is(err, fs.ErrNotExist) {
+			return free
+		}
+		free = name + "-" + strconv.Itoa(n)
+	}
+}
+
+// removeOldAsides removes workspaces that were set aside more than a day ago and
+// are looked through.
+func (s *Store) removeOldAsides(w *Workspace) error {
+	var n note
+	if err := w.readState(noteFile, &n); err != nil {
+		return err
+	}
+	old, err := filepath.Glob(w.dir + asideMark + "*")
+	if err != nil {
+		return nil //nolint:nilerr // no pattern, nothing to remove
+	}
+	for _, path := range old {
+		seconds, _, _ := strings.Cut(path[len(w.dir)+len(asideMark):], "-")
+		since, err := strconv.ParseInt(seconds, 10, 64)
+		wanted := slices.Contains(n.Asides, filepath.Base(path))
+		if err == nil && !wanted && s.config.Now().Sub(time.Unix(since, 0)) > asideLife {
+			os.RemoveAll(path) //nolint:errcheck // next time again
+		}
+	}
+	return nil
+}
