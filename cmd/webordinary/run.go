@@ -24,6 +24,7 @@ import (
 	"github.com/webordinary/claude-code-container/internal/aws/bucket"
 	"github.com/webordinary/claude-code-container/internal/aws/queue"
 	"github.com/webordinary/claude-code-container/internal/aws/table"
+	"github.com/webordinary/claude-code-container/internal/aws/task"
 	"github.com/webordinary/claude-code-container/internal/claim"
 	"github.com/webordinary/claude-code-container/internal/deploy"
 	"github.com/webordinary/claude-code-container/internal/journal"
@@ -59,6 +60,8 @@ type worker struct {
 	tables *table.Tables
 	s3     *s3.Client
 	pulse  *heartbeat
+	// protection keeps ECS from ending the task while a job runs.
+	protection *task.Protection
 }
 
 func (w *worker) run(ctx context.Context) error {
@@ -70,11 +73,11 @@ func (w *worker) run(ctx context.Context) error {
 		return err
 	}
 	defer w.queues.Close() //nolint:errcheck // it closes idle connections
-	r, err := w.router()
+	r, err := w.router(ctx)
 	if err != nil {
 		return err
 	}
-	stop := w.beside(ctx, w.pulse.Run)
+	stop := w.beside(ctx, w.pulse.Run, w.protection.Run)
 	w.log.InfoContext(ctx, "worker started", slog.String("version", version()))
 	err = r.Run(ctx)
 	stop()
@@ -126,8 +129,8 @@ func (w *worker) connect(ctx context.Context) error {
 }
 
 // router wires the worker.
-func (w *worker) router() (*router.Router, error) {
-	id, err := w.containerID()
+func (w *worker) router(ctx context.Context) (*router.Router, error) {
+	id, err := w.containerID(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +142,9 @@ func (w *worker) router() (*router.Router, error) {
 	instruction.Journal = &journal.Journal{Store: w.tables.Journal(), Wrote: faults(w.sys.environ)}
 	instruction.Step, instruction.Bucket = w.tell, w.bucket
 	c := w.config
+	if w.protection, err = task.NewProtection(w.sys.environ, task.Options{Log: w.log}); err != nil {
+		return nil, err
+	}
 	w.pulse = newHeartbeat(heartbeatFile(c.HeartbeatFile), c.stepLimit, w.log)
 	return router.New(router.Config{
 		Unclaimed: c.UnclaimedQueueURL, Queues: w.queues, Names: c.names(), Instruction: *instruction,
@@ -146,15 +152,21 @@ func (w *worker) router() (*router.Router, error) {
 			Table: w.tables.Claims(), ContainerID: id, Duration: c.LeaseDuration, Renewal: c.LeaseRenewal, Now: boottime(), Log: w.log,
 		},
 		MaxClaims: c.MaxClaims, IdleTimeout: c.IdleTimeout, Poll: c.poll(), Visibility: c.Visibility, SweepInterval: c.SweepInterval,
-		Policy: router.Policy(c.InterruptPolicy), ShutdownGrace: c.ShutdownGrace,
+		Policy: router.Policy(c.InterruptPolicy), ShutdownGrace: c.ShutdownGrace, Busy: w.protection.Busy,
 		Metrics: w.metrics(), Redact: c.redact(), Log: w.log,
 	})
 }
 
 // containerID is the configured one, ECS's, or one made up.
-func (w *worker) containerID() (string, error) {
+func (w *worker) containerID(ctx context.Context) (string, error) {
 	if w.config.ContainerID != "" {
 		return w.config.ContainerID, nil
+	}
+	switch id, err := task.ID(ctx, w.sys.environ); {
+	case err != nil:
+		w.log.WarnContext(ctx, "no task id from ECS", slog.Any("error", err))
+	case id != "":
+		return id, nil
 	}
 	host, err := os.Hostname()
 	if err != nil {

@@ -213,6 +213,7 @@ func (c *Claims) free(ctx context.Context, key string) (freed, error) {
 
 // saw returns when a row was first seen as it is.
 func (c *Claims) saw(row Row) time.Time {
+	now := c.now() // after the read: a row that moved during it moved before now
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	was, ok := c.sight[row.ProjectKey]
@@ -222,7 +223,6 @@ func (c *Claims) saw(row Row) time.Time {
 	if c.sight == nil {
 		c.sight = map[string]sighting{}
 	}
-	now := c.now() // after the read: a row that moved during it moved before now
 	c.sight[row.ProjectKey] = sighting{fence: row.Fence, rev: row.Rev, first: now}
 	return now
 }
@@ -270,6 +270,7 @@ func (c *Claims) suspect(row Row) bool {
 
 // prune forgets the rows that nobody has any more.
 func (c *Claims) prune(live []Row) {
+	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	there := make(map[string]bool, len(live))
@@ -277,7 +278,7 @@ func (c *Claims) prune(live []Row) {
 		there[row.ProjectKey] = true
 	}
 	for key, s := range c.sight {
-		if !there[key] && c.now().Sub(s.first) > 2*c.duration() {
+		if !there[key] && now.Sub(s.first) > 2*c.duration() {
 			delete(c.sight, key)
 		}
 	}

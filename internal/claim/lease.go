@@ -37,9 +37,10 @@ func newLease(c *Claims, row Row, start time.Time, taken freed) *Lease {
 		lost: make(chan struct{}), stop: stop, ended: make(chan struct{}),
 		writing: make(chan struct{}, 1),
 	}
+	left := l.until.Sub(c.now())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.expiry = time.AfterFunc(l.until.Sub(c.now()), l.expire)
+	l.expiry = time.AfterFunc(left, l.expire)
 	go l.renew(ctx)
 	return l
 }
@@ -157,25 +158,27 @@ func (l *Lease) lose() {
 // expire ends the trust when it is over. It is apart from the renewals, which
 // may hang.
 func (l *Lease) expire() {
-	if _, left := l.state(); left <= 0 {
+	_, left := l.state()
+	if left <= 0 {
 		l.lose()
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.isLost {
-		l.expiry.Reset(l.until.Sub(l.claims.now()))
+		l.expiry.Reset(left)
 	}
 }
 
 // state returns the row as it was last written, and what is left of the trust.
 func (l *Lease) state() (Row, time.Duration) {
+	now := l.claims.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.isLost {
 		return l.row, 0
 	}
-	return l.row, l.until.Sub(l.claims.now())
+	return l.row, l.until.Sub(now)
 }
 
 // set writes the row with a status; an empty one stays what it is. It fails if

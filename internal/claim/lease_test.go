@@ -3,6 +3,7 @@ package claim_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,13 +15,29 @@ import (
 // hooked is a table whose calls can be given something to do first.
 type hooked struct {
 	claim.Table
+	mu  sync.Mutex
 	put func(ctx context.Context, next claim.Row) error // nil: nothing
-	get func(ctx context.Context) error
+	get func() error
+}
+
+func (h *hooked) onPut(f func(ctx context.Context, next claim.Row) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.put = f
+}
+
+func (h *hooked) onGet(f func() error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.get = f
 }
 
 func (h *hooked) Put(ctx context.Context, next, seen claim.Row) error {
-	if h.put != nil {
-		if err := h.put(ctx, next); err != nil {
+	h.mu.Lock()
+	put := h.put
+	h.mu.Unlock()
+	if put != nil {
+		if err := put(ctx, next); err != nil {
 			return err
 		}
 	}
@@ -28,8 +45,11 @@ func (h *hooked) Put(ctx context.Context, next, seen claim.Row) error {
 }
 
 func (h *hooked) Get(ctx context.Context, key string) (claim.Row, error) {
-	if h.get != nil {
-		if err := h.get(ctx); err != nil {
+	h.mu.Lock()
+	get := h.get
+	h.mu.Unlock()
+	if get != nil {
+		if err := get(); err != nil {
 			return claim.Row{}, err
 		}
 	}
@@ -55,12 +75,12 @@ func TestTrustEndsBeforeTheRowSaysReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := &hooked{Table: &claim.Memory{}}
 		lease := acquire(t, &claim.Claims{Table: table, ContainerID: "a"})
-		table.put = func(_ context.Context, next claim.Row) error {
+		table.onPut(func(_ context.Context, next claim.Row) error {
 			if next.Status == claim.Released && (lease.Check() == nil || lease.Left() > 0 || !isLost(lease)) {
 				t.Error("trusted while the row is being released")
 			}
 			return nil
-		}
+		})
 		if err := lease.Release(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -96,14 +116,34 @@ func TestTrustThatEndedDoesNotComeBack(t *testing.T) {
 	})
 }
 
+// The taker may have seen the row the moment the write began to travel back.
+func TestTrustIsCountedFromTheStartOfAWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &hooked{Table: &claim.Memory{}}
+		table.onPut(func(context.Context, claim.Row) error {
+			pass(3 * time.Second)
+			return nil
+		})
+		lease := acquire(t, &claim.Claims{Table: table, ContainerID: "a"})
+		defer lease.Abandon()
+		if left := lease.Left(); left != 32*time.Second {
+			t.Errorf("taken 3 s ago: trusted for %v; want 32 s", left)
+		}
+		pass(13 * time.Second)
+		if left := lease.Left(); left != 32*time.Second {
+			t.Errorf("renewal begun 3 s ago: trusted for %v; want 32 s", left)
+		}
+	})
+}
+
 func TestAWriteThatHangsDoesNotKeepTheTrust(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := &hooked{Table: &claim.Memory{}}
 		lease := acquire(t, &claim.Claims{Table: table, ContainerID: "a"})
-		table.put = func(ctx context.Context, _ claim.Row) error {
+		table.onPut(func(ctx context.Context, _ claim.Row) error {
 			<-ctx.Done()
 			return context.Cause(ctx)
-		}
+		})
 		start := time.Now()
 		failed := make(chan error)
 		go func() { failed <- lease.Releasing(context.WithoutCancel(t.Context())) }()
@@ -125,10 +165,10 @@ func TestARenewalKeepsTheStatus(t *testing.T) {
 		table := &hooked{Table: &claim.Memory{}}
 		lease := acquire(t, &claim.Claims{Table: table, ContainerID: "a"})
 		defer lease.Abandon()
-		table.put = func(context.Context, claim.Row) error {
+		table.onPut(func(context.Context, claim.Row) error {
 			pass(time.Second)
 			return nil
-		}
+		})
 		pass(9500 * time.Millisecond)
 		if err := lease.Releasing(t.Context()); err != nil {
 			t.Fatal(err)
@@ -149,10 +189,10 @@ func TestAnUnreadableRowIsNotALostOne(t *testing.T) {
 		table := &hooked{Table: lossy}
 		lease := acquire(t, &claim.Claims{Table: table, ContainerID: "a"})
 		defer lease.Abandon()
-		table.get = func(context.Context) error { return down }
+		table.onGet(func() error { return down })
 		lossy.loseNext.Store(true)
 		pass(25 * time.Second) // each renewal finds the row moved, by whom it cannot tell
-		table.get = nil
+		table.onGet(nil)
 		pass(time.Minute)
 		if err := lease.Check(); err != nil {
 			t.Fatal(err)
@@ -181,12 +221,12 @@ func TestAFasterTakerThatHasGone(t *testing.T) {
 		table := &claim.Memory{}
 		slow := &hooked{Table: table}
 		var once atomic.Bool
-		slow.put = func(context.Context, claim.Row) error {
+		slow.onPut(func(context.Context, claim.Row) error {
 			if once.CompareAndSwap(false, true) {
 				return acquire(t, &claim.Claims{Table: table, ContainerID: "fast"}).Release(t.Context())
 			}
 			return nil
-		}
+		})
 		lease := acquire(t, &claim.Claims{Table: slow, ContainerID: "slow"})
 		defer lease.Abandon()
 		if lease.Unclean() {

@@ -92,11 +92,11 @@ func TestBuildAndPush(t *testing.T) {
 		t.Errorf("--dry-run ended with %d, called %q, and said (-want +got):\n%s", dry.Code, dry.Calls, d)
 	}
 
-	real := run(t, "", env, "build-and-push.sh")
+	got := run(t, "", env, "build-and-push.sh")
 	both := map[string]bool{password: true, login: true} // a pipe: they start in any order
-	if len(real.Calls) != 5 || real.Calls[0] != build || !both[real.Calls[1]] || !both[real.Calls[2]] || real.Calls[1] == real.Calls[2] ||
-		real.Calls[3] != push || real.Calls[4] != latest || real.Code != 0 {
-		t.Errorf("it ended with %d and called\n%s", real.Code, strings.Join(real.Calls, "\n"))
+	if len(got.Calls) != 5 || got.Calls[0] != build || !both[got.Calls[1]] || !both[got.Calls[2]] || got.Calls[1] == got.Calls[2] ||
+		got.Calls[3] != push || got.Calls[4] != latest || got.Code != 0 {
+		t.Errorf("it ended with %d and called\n%s", got.Code, strings.Join(got.Calls, "\n"))
 	}
 
 	other := run(t, "", append(env, "ECR_REPOSITORY=mine/worker", "DOCKER=podman"), "build-and-push.sh", "--dry-run")
