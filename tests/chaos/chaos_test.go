@@ -61,7 +61,7 @@ type chaos struct {
 	slots   [3]*platform.Worker // those that ought to live
 	busy    [3]bool             // something is done to it
 	next    int                 // of faults
-	happens []happened
+	happens []fault
 	redrove int // dead letters that were put back
 }
 
