@@ -141,7 +141,7 @@ func (s *subscription) handOut(ctx context.Context, h *held) int {
 		case <-ctx.Done():
 		}
 	}
-	close(h.returned)
+	HandBack(h.message)
 	<-h.done
 	return 0
 }
