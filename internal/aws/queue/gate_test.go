@@ -81,7 +81,7 @@ func TestGate(t *testing.T) {
 		if _, ok := <-out; ok {
 			t.Fatal("a message came past a gate that failed")
 		}
-		if m.Context().Err() == nil || gates.Load() != 3 {
+		if m.Context().Err() != nil || gates.Load() != 3 {
 			t.Errorf("context: %v, asked %d times", m.Context().Err(), gates.Load())
 		}
 		m.Ack()
