@@ -24,7 +24,11 @@ import (
 	"github.com/webordinary/claude-code-container/tests/emulators"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(emulators.Tests{M: m}) }
+func TestMain(m *testing.M) {
+	// Watermill's suite leaves this one of its own behind.
+	multiplier := goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe.func2")
+	goleak.VerifyTestMain(emulators.Tests{M: m}, multiplier)
+}
 
 // soon is when what must happen has happened.
 const soon = 30 * time.Second
