@@ -39,8 +39,8 @@ func (s *subscription) hold(ctx context.Context, p poll) *held {
 	return h
 }
 
-// run keeps a message invisible until it is settled, and settles it in SQS. ctx is
-// the subscription's.
+// run keeps a message invisible until it is settled, and settles it in SQS. ctx ends
+// with the subscription or the subscriber.
 func (h *held) run(ctx context.Context) {
 	defer close(h.done)
 	defer h.forget()
