@@ -223,7 +223,7 @@ func TestAFasterTakerThatHasGone(t *testing.T) {
 		var once atomic.Bool
 		slow.onPut(func(context.Context, claim.Row) error {
 			if once.CompareAndSwap(false, true) {
-				return acquire(t, &claim.Claims{Table: table, ContainerID: "fast"}).Release(t.Context())
+				return acquire(t, &claim.Claims{Table: table, ContainerID: "fast"}).Release(t.Context()) //nolint:contextcheck // another worker
 			}
 			return nil
 		})
