@@ -130,6 +130,7 @@ func TestTrustIsCountedFromTheStartOfAWrite(t *testing.T) {
 			t.Errorf("taken 3 s ago: trusted for %v; want 32 s", left)
 		}
 		pass(13 * time.Second)
+		synctest.Wait()
 		if left := lease.Left(); left != 32*time.Second {
 			t.Errorf("renewal begun 3 s ago: trusted for %v; want 32 s", left)
 		}
