@@ -23,6 +23,9 @@ const (
 
 // Item is what a Lane knows of a message.
 type Item struct {
+	// ID is the message's in its queue. Deliveries of one message share it;
+	// a command that was sent twice has two.
+	ID string
 	// Key tells commands apart; a delivery with the key of a held one is a
 	// redelivery. Empty for a message that is no command: it is always new.
 	Key string
@@ -70,7 +73,8 @@ type LaneConfig struct {
 	Idle time.Duration
 	// Drop forgets a delivery that a later one of the same message
 	// replaced, without settling the message; nil means Ack, which is right
-	// where each delivery is settled on its own.
+	// only where each delivery is settled on its own. Where it deletes the
+	// message, a crash would lose it.
 	Drop func(*message.Message)
 	// Bind ties the context of each job to something that can end it; nil
 	// means nothing.
@@ -84,7 +88,9 @@ type LaneConfig struct {
 // It only ever cancels: the message stays with its handler, which acks or nacks.
 //
 // A second delivery of a held message replaces the first: the ack goes to the
-// latest receipt.
+// latest receipt. Of a command that was sent twice, the message that was sent first
+// stays, as its place is the command's, also for a worker that comes after us; the
+// other is acked.
 //
 // Closing a lane stops receiving and hands back (nacks) what waits; the channel
 // is closed after the running message was settled, so a Router's handler ends

@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -456,6 +457,57 @@ func TestLaneHandsOutLatestDelivery(t *testing.T) {
 			t.Errorf("the second delivery is %q, want acked", settled(second))
 		}
 	})
+}
+
+// Of a command that was sent twice, the message sent first stays, whichever came
+// first: if this worker dies, the command keeps its place.
+func TestLaneKeepsTheFirstOfTwoCopies(t *testing.T) {
+	copied := func(id string, sent int) router.Item {
+		return but(command("a", sent), func(i *router.Item) { i.ID = id })
+	}
+	for _, test := range []struct {
+		rule          string
+		first, second router.Item
+		stays         int
+	}{
+		{"in order", copied("1", 1), copied("2", 5), 0},
+		{"the later one came first", copied("2", 5), copied("1", 1), 1},
+		{"one message twice", copied("1", 1), copied("1", 1), 1},
+	} {
+		for _, running := range []bool{false, true} {
+			t.Run(fmt.Sprint(test.rule, ", running ", running), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var dropped []*message.Message
+					d := drive(t, router.LaneConfig{Policy: router.Never, Drop: func(m *message.Message) { dropped = append(dropped, m) }})
+					both := []*message.Message{handed(t.Context(), test.first), handed(t.Context(), test.second)}
+					d.hand.in <- both[0]
+					synctest.Wait()
+					if running {
+						d.do(take)
+					}
+					d.hand.in <- both[1]
+					synctest.Wait()
+					other := both[1-test.stays]
+					switch same := test.first.ID == test.second.ID; {
+					case same && (settled(other) != "" || len(dropped) != 1 || dropped[0] != other):
+						t.Errorf("the older delivery is %q, and %d were dropped, want it dropped", settled(other), len(dropped))
+					case !same && (settled(other) != "acked" || len(dropped) != 0):
+						t.Errorf("the later copy is %q, and %d were dropped, want it acked", settled(other), len(dropped))
+					}
+					if got := settled(both[test.stays]); got != "" {
+						t.Errorf("what stays is %q before its command is done", got)
+					}
+					if !running {
+						d.do(take)
+					}
+					d.do(ack)
+					if got := settled(both[test.stays]); got != "acked" {
+						t.Errorf("what stayed is %q, want acked", got)
+					}
+				})
+			})
+		}
+	}
 }
 
 func TestLaneGather(t *testing.T) {

@@ -181,12 +181,7 @@ func (s *laneState) arrive(m *message.Message, ok bool) {
 	}
 	item := s.config.Read(m)
 	if h := s.find(item.Key); h != nil {
-		old := h.receipt
-		h.receipt = m
-		if h != s.running {
-			h.release() // the Router gets the latest
-		}
-		s.config.Drop(old)
+		s.again(h, item, m)
 		return
 	}
 	if s.interrupted(item) {
@@ -198,6 +193,26 @@ func (s *laneState) arrive(m *message.Message, ok bool) {
 	}
 	s.seq++
 	heap.Push(&s.waiting, &held{item: item, receipt: m, seq: s.seq})
+}
+
+// again takes one more delivery of a held command.
+func (s *laneState) again(h *held, item Item, m *message.Message) {
+	old := h.receipt
+	if item.ID != h.item.ID && !item.Sent.Before(h.item.Sent) {
+		m.Ack()
+		return
+	}
+	h.receipt = m
+	if h != s.running {
+		h.release() // the Router gets the latest
+	}
+	if item.ID == h.item.ID {
+		s.config.Drop(old)
+		return
+	}
+	h.item = item
+	heap.Init(&s.waiting)
+	old.Ack()
 }
 
 func (s *laneState) find(key string) *held {

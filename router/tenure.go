@@ -77,7 +77,7 @@ func (t *tenure) subscribe(interrupted bool) error {
 	t.polls = newPolls(t.lease, r.config.Poll+r.config.Poll/5)
 	c := LaneConfig{
 		Inner: r.config.Queues.Subscriber(t.polls.gate, func() { t.unsure.Store(true) }), Read: t.read, Policy: r.config.Policy,
-		Idle: r.config.IdleTimeout, Bind: t.bind,
+		Idle: r.config.IdleTimeout, Bind: t.bind, Drop: r.config.Drop,
 	}
 	if unseen := t.lease.Unseen(r.config.Visibility); unseen > 0 { // what the dead owner held keeps its place
 		c.Gather, c.Quiet = unseen, unseen
@@ -174,7 +174,7 @@ func (t *tenure) read(msg *message.Message) Item {
 	cmd := in.Command
 	msg.Metadata.Set(protocol.AttrCommandID, cmd.CommandID) // it stays with the message into a dead-letter queue
 	item := Item{
-		Key: cmd.CommandID + "\x00" + cmd.Digest(), Command: cmd.CommandID, Thread: cmd.ThreadID, Sent: d.Sent,
+		ID: d.MessageID, Key: cmd.CommandID + "\x00" + cmd.Digest(), Command: cmd.CommandID, Thread: cmd.ThreadID, Sent: d.Sent,
 		Again: d.Receives > 1 || d.Resent, Interrupts: cmd.Interrupts, Value: received{command: cmd},
 	}
 	ctx, cancel := context.WithTimeout(t.r.ctx, 2*time.Second)

@@ -3,7 +3,6 @@ package chaos
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
@@ -43,90 +42,136 @@ func deck(n, from int, rnd *rand.Rand) []fault {
 	return all
 }
 
-// happened is a fault that happened. The boundary is what it was, and not what was
-// wanted, if it did not come in time.
-type happened struct{ fault }
-
 // breakWorkers does one fault after the other.
 func (c *chaos) breakWorkers(rnd *rand.Rand) {
 	for {
 		platform.Wait(time.Duration(200+rnd.IntN(1200)) * time.Millisecond)
-		f, slot, ok := c.begin(rnd)
+		f, ok := c.draw()
 		if !ok {
 			return
 		}
-		w := c.slots[slot]
-		f.boundary = c.reach(w, f.boundary)
+		slot := c.reach(f.boundary)
+		if slot < 0 {
+			f.boundary = anyMoment
+			slot = c.anyone(rnd)
+		}
 		c.do(f, slot, rnd)
 		c.mu.Lock()
-		c.happens = append(c.happens, happened{f})
+		c.happens = append(c.happens, f)
 		c.busy[slot] = false
 		c.mu.Unlock()
 	}
 }
 
-// begin takes the next fault, and a worker for it: one that has a project if there
-// is one.
-func (c *chaos) begin(rnd *rand.Rand) (fault, int, bool) {
+// draw takes the next fault.
+func (c *chaos) draw() (fault, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.next == len(c.faults) {
-		return fault{}, 0, false
+		return fault{}, false
 	}
-	f := c.faults[c.next]
 	c.next++
-	var free, owners []int
-	for i, w := range c.slots {
-		if c.busy[i] {
-			continue
-		}
-		free = append(free, i)
-		if slices.ContainsFunc(c.projects, func(j *platform.Project) bool { return c.Owner(j) == w }) {
-			owners = append(owners, i)
-		}
-	}
-	if len(owners) > 0 {
-		free = owners
-	}
-	slot := free[rnd.IntN(len(free))]
-	c.busy[slot] = true
-	return f, slot, true
+	return c.faults[c.next-1], true
 }
 
-// reach waits until a worker is at a boundary, and returns which one it is: any
-// moment, if the boundary did not come in time. At a mark the command is held there.
-func (c *chaos) reach(w *platform.Worker, boundary string) string {
-	const enough = 8 * time.Second
-	is := func() bool { return w.Fired(boundary) }
-	switch boundary {
-	case anyMoment:
-		return anyMoment
-	case "agent runs", "build runs":
-		kind := strings.Fields(boundary)[0]
-		is = func() bool { return c.runs(w, kind) }
-	case "claimed":
-		was := c.owned(w, "active")
-		is = func() bool { now := c.owned(w, "active"); grown := now > was; was = min(was, now); return grown }
-	case "leaving":
-		is = func() bool { return c.owned(w, "releasing") > 0 }
-	default:
-		if err := w.Arm(boundary, "hold"); err != nil {
-			c.t.Error(err)
+// reserve makes a worker this breaker's alone; false if it is another's.
+func (c *chaos) reserve(slot int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy[slot] {
+		return false
+	}
+	c.busy[slot] = true
+	return true
+}
+
+// anyone reserves a worker that has a project, if there is one, else any.
+func (c *chaos) anyone(rnd *rand.Rand) int {
+	order := rnd.Perm(len(c.slots))
+	for _, slot := range order {
+		if c.owned(c.worker(slot), "active") > 0 && c.reserve(slot) {
+			return slot
 		}
 	}
-	if poll(enough, is) {
-		return boundary
+	for i := 0; ; i++ { // there are more workers than breakers
+		if slot := order[i%len(order)]; c.reserve(slot) {
+			return slot
+		}
 	}
-	w.Disarm(boundary)
-	w.Release(boundary)
-	return anyMoment
+}
+
+func (c *chaos) worker(slot int) *platform.Worker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.slots[slot]
+}
+
+// enough is how long a breaker waits for a boundary. After a crash it takes a
+// while until somebody works again.
+const enough = 20 * time.Second
+
+// reach waits until a worker is at a boundary, and reserves it; less than nothing
+// if none came there in time, or any moment will do. At a mark the command is held.
+func (c *chaos) reach(boundary string) int {
+	if boundary == anyMoment {
+		return -1
+	}
+	found, watched := -1, make([]*watched, len(c.slots))
+	poll(enough, func() bool {
+		for slot := range c.slots {
+			w := c.worker(slot)
+			if watched[slot] == nil || watched[slot].w != w { // it was replaced
+				watched[slot] = c.watch(w, boundary)
+			}
+			if watched[slot].is() && c.reserve(slot) {
+				found = slot
+				return true
+			}
+		}
+		return false
+	})
+	for slot, other := range watched {
+		if slot != found {
+			other.w.Disarm(boundary)
+			other.w.Release(boundary)
+		}
+	}
+	return found
+}
+
+// watched is a worker of which is reports whether it is at a boundary.
+type watched struct {
+	w  *platform.Worker
+	is func() bool
+}
+
+func (c *chaos) watch(w *platform.Worker, boundary string) *watched {
+	switch boundary {
+	case "agent runs", "build runs":
+		kind := strings.Fields(boundary)[0]
+		return &watched{w, func() bool { return c.runs(w, kind) }}
+	case "claimed":
+		was := c.owned(w, "active")
+		return &watched{w, func() bool {
+			now := c.owned(w, "active")
+			grown := now > was
+			was = now
+			return grown
+		}}
+	case "leaving":
+		return &watched{w, func() bool { return c.owned(w, "releasing") > 0 }}
+	}
+	if err := w.Arm(boundary, "hold"); err != nil {
+		c.t.Error(err)
+	}
+	return &watched{w, func() bool { return w.Fired(boundary) }}
 }
 
 // poll reports whether something becomes true in time.
 func poll(within time.Duration, is func() bool) bool {
 	late := time.NewTimer(within)
 	defer late.Stop()
-	again := time.NewTicker(15 * time.Millisecond)
+	again := time.NewTicker(40 * time.Millisecond)
 	defer again.Stop()
 	for !is() {
 		select {
@@ -167,7 +212,7 @@ func (c *chaos) owned(w *platform.Worker, status string) int {
 
 // do does it, and heals what can be healed: whoever died is replaced.
 func (c *chaos) do(f fault, slot int, rnd *rand.Rand) {
-	w := c.slots[slot]
+	w := c.worker(slot)
 	pastLease := c.Options.Lease + time.Duration(rnd.IntN(3000))*time.Millisecond
 	c.t.Logf("%s %s at %s: %s", time.Now().Format("15:04:05.000"), w.Name, f.boundary, f.kind)
 	switch f.kind {
@@ -256,10 +301,10 @@ func (c *chaos) replace(slot int) {
 }
 
 // table counts faults by kind and boundary.
-func table(all []happened) string {
+func table(all []fault) string {
 	counts := map[fault]int{}
 	for _, h := range all {
-		counts[h.fault]++
+		counts[h]++
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-12s", "")
@@ -280,7 +325,7 @@ func table(all []happened) string {
 
 // tally adds rounds up.
 type tally struct {
-	happens []happened
+	happens []fault
 	redrove int
 }
 

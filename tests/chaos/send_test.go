@@ -102,6 +102,7 @@ func (c *chaos) redrive(d platform.Dead) {
 	}
 	c.mu.Lock()
 	c.redrove++
+	c.t.Logf("put back: %s %v", d.Body, d.Attributes)
 	c.mu.Unlock()
 	for _, cmd := range c.Commands() {
 		if cmd.ID == d.CommandID {

@@ -2,9 +2,9 @@ package platform
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -19,7 +19,7 @@ type Report struct {
 	Copies   int // of answers, beyond the first, each byte for byte the same
 	Agents   int // runs of the agent
 	Reruns   int // of these, beyond the first of a command
-	Beside   int // runs that began while one cut off before, in the same path, had not ended
+	Beside   int // runs that began in a fresh checkout while a frozen one had not ended
 	Pages    int // served while the test ran
 }
 
@@ -141,7 +141,7 @@ func (p *Platform) checkRuns(r *Report) {
 			delete(open, run.Pid)
 		case runlog.Start:
 			for _, other := range open {
-				if other.Dir == run.Dir && other.Inode != run.Inode {
+				if other.Dir == run.Dir && other.Inode != run.Inode && p.frozenAt(other.Worker, run.At) {
 					r.Beside++
 					break
 				}
@@ -176,20 +176,9 @@ func (p *Platform) explained(run, next runlog.Run) bool {
 	})
 }
 
-// FaultTable counts the faults by kind and boundary.
-func (p *Platform) FaultTable() string {
-	counts := map[[2]string]int{}
-	for _, f := range p.Faults() {
-		boundary := f.Boundary
-		if boundary == "" {
-			boundary = "(any moment)"
-		}
-		counts[[2]string{f.Kind, boundary}]++
-	}
-	var lines []string
-	for k, n := range counts {
-		lines = append(lines, fmt.Sprintf("%-14s %-16s %4d", k[0], k[1], n))
-	}
-	slices.Sort(lines)
-	return strings.Join(lines, "\n")
+// frozenAt reports whether a worker's whole tree was frozen.
+func (p *Platform) frozenAt(worker string, at time.Time) bool {
+	return slices.ContainsFunc(p.Faults(), func(f Fault) bool {
+		return f.Worker == worker && f.Kind == FreezeTree && f.From.Before(at) && (f.To.IsZero() || f.To.After(at))
+	})
 }

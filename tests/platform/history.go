@@ -39,10 +39,21 @@ type history struct {
 	watched  []*watch
 }
 
+// The kinds of faults that workers have methods for.
+const (
+	Kill       = "kill"
+	KillTree   = "kill tree"
+	Freeze     = "freeze"
+	FreezeTree = "freeze tree"
+	Term       = "term"
+	Reset      = "cut (reset)"
+	Silence    = "cut (silence)"
+)
+
 // Fault is something that a test did to a worker.
 type Fault struct {
 	Worker   string
-	Kind     string // kill, freeze, term, cut …
+	Kind     string
 	Boundary string // the mark at which it happened, or empty
 	From, To time.Time
 }

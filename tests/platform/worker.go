@@ -116,9 +116,9 @@ func (w *Worker) links() []*Link { return []*Link{w.SQS, w.DynamoDB, w.S3, w.Git
 
 // Cut resets all connections of the worker, or lets no byte pass, until Restore.
 func (w *Worker) Cut(swallow bool, at ...string) {
-	kind := "cut (reset)"
+	kind := Reset
 	if swallow {
-		kind = "cut (silence)"
+		kind = Silence
 	}
 	end := w.note(kind, at)
 	w.mu.Lock()
@@ -148,7 +148,7 @@ func (w *Worker) Restore() {
 // Kill ends the worker alone by SIGKILL, and waits. What its children do then is
 // its keepers' affair.
 func (w *Worker) Kill(at ...string) {
-	w.note("kill", at)
+	w.note(Kill, at)
 	w.signal(syscall.SIGKILL)
 	<-w.ended
 }
@@ -156,7 +156,7 @@ func (w *Worker) Kill(at ...string) {
 // KillTree ends the worker and everything below it by SIGKILL, as a machine does
 // that is switched off.
 func (w *Worker) KillTree(at ...string) {
-	w.note("kill tree", at)
+	w.note(KillTree, at)
 	w.killTree()
 }
 
@@ -169,13 +169,13 @@ func (w *Worker) killTree() {
 
 // Terminate sends SIGTERM.
 func (w *Worker) Terminate(at ...string) {
-	w.note("term", at)
+	w.note(Term, at)
 	w.signal(syscall.SIGTERM)
 }
 
 // Freeze stops the worker alone, until Thaw.
 func (w *Worker) Freeze(at ...string) {
-	end := w.note("freeze", at)
+	end := w.note(Freeze, at)
 	w.signal(syscall.SIGSTOP)
 	w.freezed(end, w.cmd.Process.Pid)
 }
@@ -183,7 +183,7 @@ func (w *Worker) Freeze(at ...string) {
 // FreezeTree stops the worker and everything below it, as a machine does that is
 // paused, until Thaw.
 func (w *Worker) FreezeTree(at ...string) {
-	end := w.note("freeze tree", at)
+	end := w.note(FreezeTree, at)
 	w.freezed(end, w.stopTree()...)
 }
 

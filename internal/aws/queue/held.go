@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -21,6 +22,8 @@ type held struct {
 	log      *slog.Logger
 
 	returned chan struct{} // closed if nobody took the message
+	dropped  chan struct{} // closed by Drop
+	dropOnce sync.Once
 	done     chan struct{} // closed when it is settled
 
 	// of run
@@ -31,12 +34,24 @@ func (s *subscription) hold(ctx context.Context, p poll) *held {
 	m := contentOf(p.raw)
 	h := &held{
 		subscription: s, message: m, poll: p, delivery: deliveryOf(p.raw, m.Metadata),
-		returned: make(chan struct{}), done: make(chan struct{}), until: p.asked.Add(p.visibility),
+		returned: make(chan struct{}), dropped: make(chan struct{}), done: make(chan struct{}), until: p.asked.Add(p.visibility),
 	}
-	ctx, h.forget = context.WithCancel(protocol.WithDelivery(ctx, h.delivery))
+	ctx = context.WithValue(protocol.WithDelivery(ctx, h.delivery), heldKey{}, h)
+	ctx, h.forget = context.WithCancel(ctx)
 	h.message.SetContext(ctx)
 	h.log = s.log.With("message_id", h.delivery.MessageID)
 	return h
+}
+
+type heldKey struct{}
+
+// Drop forgets a delivery without settling its message: a later delivery of the same
+// message replaced it. To ack it instead could delete the message, although SQS does
+// not promise that for an old receipt, and to nack it could make it visible.
+func Drop(m *message.Message) {
+	if h, ok := m.Context().Value(heldKey{}).(*held); ok {
+		h.dropOnce.Do(func() { close(h.dropped) })
+	}
 }
 
 // run keeps a message invisible until it is settled, and settles it in SQS. ctx ends
@@ -53,6 +68,8 @@ func (h *held) run(ctx context.Context) {
 			return
 		case <-h.message.Nacked():
 			h.handBack(ctx, h.queues.config.Backoff(h.delivery.Receives))
+			return
+		case <-h.dropped:
 			return
 		case <-h.returned:
 			h.handBack(ctx, 0)

@@ -72,6 +72,34 @@ func TestNackComesBackAfterTheBackoff(t *testing.T) {
 	})
 }
 
+// TestDropSettlesNothing: a delivery that was replaced by a later one of the same
+// message is forgotten, its message is not.
+func TestDropSettlesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newTransport()
+		s := queue.New(queue.Config{Client: f.client()}).Subscriber(nil, nil)
+		out, err := s.Subscribe(t.Context(), "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.put("m", 1)
+		m := <-out
+		queue.Drop(m)
+		queue.Drop(m)
+		<-time.After(2 * time.Minute) // beyond every sign of life
+		for _, call := range []string{"DeleteMessage", "ChangeMessageVisibility", "SendMessage"} {
+			if got := f.of(call); len(got) != 0 {
+				t.Errorf("%s: %v, want none", call, got)
+			}
+		}
+		if m.Context().Err() == nil {
+			t.Error("the context of what was dropped goes on")
+		}
+		shut(t, s)
+	})
+}
+
 // TestNackedMessageIsNeverDeadLettered bounces a message as often as it likes.
 func TestNackedMessageIsNeverDeadLettered(t *testing.T) {
 	t.Parallel()
