@@ -92,7 +92,7 @@ test-e2e: setup ## Run the end-to-end tests alone, and say what they do
 image: ## Build the image by buildah, without Docker; as root
 	@tools/image/build
 
-image-test: image ## Build the image, and run the programs and a whole command in it; as root
+image-test: setup image ## Build the image, and run the programs and a whole command in it; as root
 	$(GO) test -count=1 -v -timeout 20m -tags image ./tests/image
 
 lint: ## Check style, and who imports whom
