@@ -16,7 +16,7 @@ GIT       := ./internal/workspace/... ./tests/gitserver/...
 # A pattern of a folder that is not there is an error for go.
 present    = $(foreach p,$(1),$(if $(wildcard $(p:/...=)),$(p)))
 
-.PHONY: help setup check build demo emulators image image-test test chaos test-unit test-integration test-container test-queue test-s3 test-git test-e2e lint fmt fuzz deadcode clean
+.PHONY: help setup check build demo emulators image image-test test chaos conformance test-unit test-integration test-container test-queue test-s3 test-git test-e2e lint fmt fuzz deadcode clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ test: setup ## Run every test, with the race detector; the end-to-end tests too
 	$(GO) build -o bin/emulators ./tests/emulators/cmd
 	bin/emulators -- $(GO) test -race -timeout 20m $(PKGS)
 
+conformance: setup ## Run Watermill's own suite over SQS, in full and under stress
+	$(GO) build -o bin/emulators ./tests/emulators/cmd
+	bin/emulators -- $(GO) test -count=1 -tags stress -run 'TestConformance(Full|Stress)' -timeout 60m ./internal/aws/queue
+
 chaos: setup ## Break workers while they work, at least 200 times (20 to 40 min); CHAOS_SEED repeats a run
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-8} CHAOS_FAULTS=$${CHAOS_FAULTS:-26} $(GO) test -count=1 -v -timeout 2h ./tests/chaos/
 
@@ -88,7 +92,7 @@ test-e2e: setup ## Run the end-to-end tests alone, and say what they do
 image: ## Build the image by buildah, without Docker; as root
 	@tools/image/build
 
-image-test: image ## Build the image, and run the programs and a whole command in it; as root
+image-test: setup image ## Build the image, and run the programs and a whole command in it; as root
 	$(GO) test -count=1 -v -timeout 20m -tags image ./tests/image
 
 lint: ## Check style, and who imports whom

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/webordinary/claude-code-container/internal/claim"
 	"github.com/webordinary/claude-code-container/internal/deploy"
 	"github.com/webordinary/claude-code-container/internal/journal"
 	"github.com/webordinary/claude-code-container/internal/protocol"
@@ -17,8 +18,7 @@ import (
 // something else, or something incomplete. A first command that changes nothing
 // deploys nothing, and an older command does not undo a later one.
 func (j *job) deployWanted(ctx context.Context) (bool, error) {
-	bucket := j.bucketName()
-	site, known, err := j.h.Journal.LoadSite(ctx, bucket)
+	site, known, err := j.h.Journal.LoadSite(ctx, j.bucketName())
 	if err != nil {
 		return false, err
 	}
@@ -27,20 +27,33 @@ func (j *job) deployWanted(ctx context.Context) (bool, error) {
 		j.deployed(site.Deployed)
 		return false, nil
 	}
-	switch later := known && site.Complete && site.CommandID != j.in.CommandID && site.Sent.After(j.in.Delivery.Sent); {
+	switch {
 	case j.failedAlready():
 		return false, nil
-	case later:
+	case j.isSuperseded(site):
 		j.out.Superseded = true
 		return false, nil
 	case known:
 		return true, nil
-	case !j.changed():
-		return false, nil
 	}
-	// Remembered before the build: if it fails, the bucket still wants this
-	// thread, also when the next command changes nothing.
-	return true, j.h.saveSite(ctx, journal.Site{Bucket: bucket})
+	return j.changed(), nil
+}
+
+// isSuperseded reports whether a later command than this was deployed.
+func (j *job) isSuperseded(site journal.Site) bool {
+	return site.Complete && site.CommandID != j.in.CommandID && site.Sent.After(j.in.Delivery.Sent)
+}
+
+// wantDeploy remembers that a bucket nobody deployed to yet shall get the thread,
+// although its build failed: also when the next command changes nothing.
+func (j *job) wantDeploy(ctx context.Context) error {
+	return j.inTurn(ctx, func(ctx context.Context, t *claim.Lease) error {
+		_, known, err := j.h.Journal.LoadSite(ctx, j.bucketName())
+		if known || err != nil {
+			return err
+		}
+		return j.saveSite(ctx, journal.Site{Bucket: j.bucketName()}, t)
+	})
 }
 
 func (j *job) bucketName() string { return j.h.Names.Bucket(j.in.ProjectID) }
@@ -60,46 +73,60 @@ func (j *job) deploy(ctx context.Context) error {
 	if j.has(journal.Deployed) {
 		return nil
 	}
+	return j.inTurn(ctx, j.deployInTurn)
+}
+
+func (j *job) deployInTurn(ctx context.Context, t *claim.Lease) error {
 	name := j.bucketName()
-	j.tell("deploy", "uploading to "+name)
-	bucket, err := j.h.Bucket(name)
-	if err != nil {
-		return err
-	}
 	before, _, err := j.h.Journal.LoadSite(ctx, name)
 	if err != nil {
 		return err
 	}
-	site := j.begun(name, before)
-	if err := j.h.saveSite(ctx, site); err != nil {
-		return err
+	if j.isSuperseded(before) { // since the build began
+		j.mu.Lock()
+		j.out.Superseded = true
+		j.mu.Unlock()
+		return j.record(ctx, journal.Deployed)
+	}
+	j.tell("deploy", "uploading to "+name)
+	site, err := j.sync(ctx, t, j.begun(name, before), before)
+	if err != nil {
+		if !j.blame(ctx, err) {
+			return err
+		}
+		return j.record(ctx, journal.Deployed)
+	}
+	j.mu.Lock()
+	j.deployed(site.Deployed)
+	j.mu.Unlock()
+	return j.record(ctx, journal.Deployed)
+}
+
+// sync makes the bucket hold the build, and the journal know what it holds: before,
+// that something is begun, and after, what came of it.
+func (j *job) sync(ctx context.Context, t *claim.Lease, site, before journal.Site) (journal.Site, error) {
+	bucket, err := j.h.Bucket(site.Bucket)
+	if err != nil {
+		return site, err
+	}
+	if err := j.saveSite(ctx, site, t); err != nil {
+		return site, err
 	}
 	state, undisturbed := j.recallBucket(ctx, before)
 	result, err := deploy.Sync(ctx, bucket, deploy.Options{
-		Dir: filepath.Join(j.ws.Site(), "dist"), Grace: j.h.AssetGrace, Retired: site.Retired, Now: j.h.Now, BeforePages: j.beforePages,
-		State: state, Undisturbed: undisturbed, Rules: site.Rules,
+		Dir: filepath.Join(j.ws.Site(), "dist"), Grace: j.h.AssetGrace, Retired: site.Retired, Now: j.h.Now,
+		BeforePages: func(ctx context.Context) error { return errors.Join(j.beforePages(ctx), t.Check()) },
+		State:       state, Undisturbed: undisturbed, Rules: site.Rules,
 	})
 	site.Retired = result.Retired
 	if err == nil {
 		site.Complete, site.Deployed, site.Rules = true, j.h.now(), deploy.HeaderRules
 	}
 	j.rememberBucket(ctx, site, result.State)
-	if err != nil {
-		if serr := j.h.saveSite(ctx, site); serr != nil && ctx.Err() == nil {
-			return serr
-		}
-		if !j.blame(ctx, err) {
-			return err
-		}
-		return j.record(ctx, journal.Deployed)
+	if serr := j.saveSite(ctx, site, t); serr != nil && ctx.Err() == nil {
+		return site, serr
 	}
-	if err := j.h.saveSite(ctx, site); err != nil {
-		return err
-	}
-	j.mu.Lock()
-	j.deployed(site.Deployed)
-	j.mu.Unlock()
-	return j.record(ctx, journal.Deployed)
+	return site, err
 }
 
 // begun is what the journal says of the bucket while it is being deployed to.

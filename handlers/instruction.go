@@ -51,6 +51,8 @@ type Instruction struct {
 	Workspaces *workspace.Store
 	Agent      Agent
 	Builder    *build.Builder
+	// Buckets has the claims on buckets, under which workers deploy in turn.
+	Buckets *claim.Claims
 	// Bucket returns the bucket of that name.
 	Bucket func(name string) (deploy.Bucket, error)
 	Names  protocol.Names
@@ -280,13 +282,6 @@ func (h *Instruction) save(ctx context.Context, e *journal.Entry) error {
 		return err
 	}
 	return h.Journal.Save(ctx, e, h.fence())
-}
-
-func (h *Instruction) saveSite(ctx context.Context, s journal.Site) error {
-	if err := h.Lease.Check(); err != nil {
-		return err
-	}
-	return h.Journal.SaveSite(ctx, s, h.fence())
 }
 
 func (h *Instruction) fence() journal.Fence {

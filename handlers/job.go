@@ -24,6 +24,8 @@ type job struct {
 	in protocol.InputMessage
 	ws *workspace.Workspace // nil until open
 
+	turn *turn // nil until asked for
+
 	mu     sync.Mutex // deploy, push and an interruption meet here
 	entry  journal.Entry
 	out    protocol.OutputMessage // the answer as far as it is known
@@ -51,6 +53,7 @@ func (j *job) handle(ctx context.Context) (protocol.Answer, error) {
 		j.out.ErrorCode, j.out.Error = "", ""
 	}
 	work, stop := j.interruptible(ctx)
+	defer j.endTurn(ctx) // whatever happens: it would be renewed for ever
 	err := j.steps(work)
 	inTime := !j.closeWindow()
 	cause := cutShort(work)
@@ -344,6 +347,7 @@ func (j *job) build(ctx context.Context) error {
 	if err := j.forgetDist(); err != nil {
 		return err
 	}
+	j.askTurn(ctx)
 	j.tell("build", "building the site")
 	result, err := j.h.Builder.Run(ctx, build.Request{Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache()})
 	if result.LockChanged && err == nil {
@@ -351,6 +355,9 @@ func (j *job) build(ctx context.Context) error {
 	}
 	if err != nil {
 		if !j.blame(ctx, err) {
+			return err
+		}
+		if err := j.wantDeploy(ctx); err != nil {
 			return err
 		}
 		j.mu.Lock()

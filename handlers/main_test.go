@@ -114,7 +114,7 @@ func newWorld(t *testing.T) *world {
 		Pair:    protocol.Pair{ProjectID: "amelia", UserID: "scott"},
 		Journal: &journal.Journal{Store: w},
 		Agent:   w.agent, Builder: &build.Builder{Runner: w.runner, Env: w.env},
-		Bucket: w.bucket, Names: names,
+		Bucket: w.bucket, Names: names, Buckets: &claim.Claims{Table: w.table, ContainerID: "worker"},
 		Rules: protocol.Rules{AllowedRepoHosts: []string{w.git.Host}, Names: names},
 		Step:  w.tell,
 	}

@@ -58,7 +58,7 @@ type Config struct {
 	Claims    *claim.Claims
 	Names     protocol.Names
 	// Instruction is what a command is carried out with; its Pair and Lease
-	// are set for each claim.
+	// are set for each claim. Its Buckets are Claims unless set.
 	Instruction handlers.Instruction
 	// MaxClaims is the most projects worked on at once; zero means 1.
 	MaxClaims int
@@ -119,6 +119,7 @@ type Router struct {
 func New(c Config) (*Router, error) {
 	c.MaxClaims = defaultTo(c.MaxClaims, 1)
 	c.IdleTimeout = defaultTo(c.IdleTimeout, 5*time.Minute)
+	c.Instruction.Buckets = defaultTo(c.Instruction.Buckets, c.Claims)
 	c.Poll = defaultTo(c.Poll, 5*time.Second)
 	c.Visibility = defaultTo(c.Visibility, 45*time.Second)
 	c.SweepInterval = defaultTo(c.SweepInterval, 10*time.Second)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/webordinary/claude-code-container/handlers"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 )
 
@@ -41,6 +42,10 @@ func (r *Router) sweepOnce(ctx context.Context) {
 	}
 	left := 0
 	for _, key := range keys {
+		if handlers.IsBucket(key) { // a dead worker's turn; the next deploy repairs what it left
+			r.freeBucket(ctx, key)
+			continue
+		}
 		pair, err := protocol.ParseKey(key)
 		if err == nil {
 			err = r.config.Names.Check(pair)
@@ -59,6 +64,16 @@ func (r *Router) sweepOnce(ctx context.Context) {
 		}
 	}
 	r.gauge(ctx, "orphans", left)
+}
+
+func (r *Router) freeBucket(ctx context.Context, key string) {
+	l, err := r.config.Claims.Acquire(ctx, key)
+	if err == nil {
+		err = l.Release(ctx)
+	}
+	if err != nil {
+		r.config.Log.InfoContext(ctx, "dead worker's turn not ended", slog.String("bucket_key", key), slog.Any("error", err))
+	}
 }
 
 // gauge writes a number as a line in CloudWatch's Embedded Metric Format.

@@ -113,7 +113,7 @@ func (w *worker) connect(ctx context.Context) error {
 		return errors.New("AWS_REGION is missing")
 	}
 	w.queues = queue.New(queue.Config{
-		Client: sqs.NewFromConfig(w.aws), Visibility: w.config.Visibility, Wait: w.config.poll(),
+		Client: sqs.NewFromConfig(w.aws), Visibility: w.config.Visibility, Wait: w.config.poll(), CloseTimeout: w.config.ShutdownGrace,
 		Create: w.config.CreateResources, DLQ: w.deadLetters, Log: w.log,
 	})
 	w.s3 = bucket.NewClient(w.aws, w.config.S3PathStyle)

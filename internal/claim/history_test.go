@@ -13,7 +13,7 @@ import (
 func TestNeverTwoTrustedHolders(t *testing.T) {
 	total := map[claimtest.Kind]int{}
 	n := 0
-	for seed := range uint64(5) {
+	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				for kind, count := range claimtest.History(t, claimtest.HistoryConfig{

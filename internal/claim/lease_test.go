@@ -130,6 +130,7 @@ func TestTrustIsCountedFromTheStartOfAWrite(t *testing.T) {
 			t.Errorf("taken 3 s ago: trusted for %v; want 32 s", left)
 		}
 		pass(13 * time.Second)
+		synctest.Wait()
 		if left := lease.Left(); left != 32*time.Second {
 			t.Errorf("renewal begun 3 s ago: trusted for %v; want 32 s", left)
 		}
@@ -223,7 +224,7 @@ func TestAFasterTakerThatHasGone(t *testing.T) {
 		var once atomic.Bool
 		slow.onPut(func(context.Context, claim.Row) error {
 			if once.CompareAndSwap(false, true) {
-				return acquire(t, &claim.Claims{Table: table, ContainerID: "fast"}).Release(t.Context())
+				return acquire(t, &claim.Claims{Table: table, ContainerID: "fast"}).Release(t.Context()) //nolint:contextcheck // another worker
 			}
 			return nil
 		})

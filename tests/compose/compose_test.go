@@ -223,16 +223,42 @@ func TestCommands(t *testing.T) {
 		t.Errorf("the git server has %q", refs)
 	}
 
-	cmd := exec.CommandContext(t.Context(), processtest.Build(t, "github.com/webordinary/claude-code-container/cmd/webordinary"), c.Command...)
-	cmd.Dir = t.TempDir()
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "CLAUDE_PATH=/bin/true"}
+	runWorker(t, c)
+}
+
+// runWorker runs the image's program with the service's command and environment
+// until the image's health check says that it lives.
+func runWorker(t *testing.T, c service) {
+	t.Helper()
+	program := processtest.Build(t, "github.com/webordinary/claude-code-container/cmd/webordinary")
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "CLAUDE_PATH=/bin/true"}
 	for name, value := range c.Environment {
-		cmd.Env = append(cmd.Env, name+"="+value)
+		env = append(env, name+"="+value)
 	}
-	cmd.Env = append(cmd.Env, "EFS_MOUNT_PATH="+t.TempDir())
-	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "the configuration is right") {
-		t.Errorf("the worker says %q, %v", out, err)
+	env = append(env, "EFS_MOUNT_PATH="+t.TempDir())
+	r := &started{cmd: exec.CommandContext(t.Context(), program, c.Command...)}
+	r.cmd.Dir, r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = t.TempDir(), env, r, r
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for alive := false; !alive; {
+		check := exec.CommandContext(t.Context(), program, "health")
+		check.Dir, check.Env = r.cmd.Dir, env
+		alive = check.Run() == nil
+		select {
+		case <-deadline:
+			t.Fatalf("the worker does not live: %s", r.said())
+		case <-tick.C:
+		}
+	}
+	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.cmd.Wait(); err != nil {
+		t.Errorf("the worker ended with %v: %s", err, r.said())
 	}
 }
 

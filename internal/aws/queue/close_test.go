@@ -17,9 +17,9 @@ import (
 
 // seen is an HTTP client that says when an operation is requested.
 type seen struct {
-	inner *awshttp.BuildableClient
-	op    string
-	when  chan struct{}
+	*http.Client
+	op   string
+	when chan struct{}
 }
 
 func (s *seen) Do(r *http.Request) (*http.Response, error) {
@@ -29,7 +29,7 @@ func (s *seen) Do(r *http.Request) (*http.Response, error) {
 		default:
 		}
 	}
-	return s.inner.Do(r)
+	return s.Client.Do(r)
 }
 
 // TestCloseLosesNothing closes while a receive is in flight, which then brings a
@@ -48,7 +48,7 @@ func TestCloseLosesNothing(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t, map[string]string{"VisibilityTimeout": "1"})
-			h := &seen{inner: awshttp.NewBuildableClient(), op: "ReceiveMessage", when: make(chan struct{}, 1)}
+			h := &seen{Client: &http.Client{Transport: &http.Transport{}}, op: "ReceiveMessage", when: make(chan struct{}, 1)}
 			q := open(t, queue.Config{Client: clientOf(endpoint(t), h), Wait: 5 * time.Second})
 			// The message is received some times before, and then invisible until
 			// the poll of the subscriber waits for it.

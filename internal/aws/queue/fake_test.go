@@ -135,3 +135,18 @@ func hang(c call) (int, any, error) {
 	<-c.ctx.Done()
 	return 0, nil, c.ctx.Err()
 }
+
+// all returns all calls, ops their operations.
+func (f *transport) all() []call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]call(nil), f.calls...)
+}
+
+func (f *transport) ops() []string {
+	var ops []string
+	for _, c := range f.all() {
+		ops = append(ops, c.op)
+	}
+	return ops
+}

@@ -15,7 +15,9 @@ import (
 )
 
 func countEnds(n *atomic.Int32) queue.Gate {
-	return func(ctx context.Context) (time.Duration, func(int), error) { return 0, func(int) { n.Add(1) }, ctx.Err() }
+	return func(ctx context.Context) (time.Duration, func(int), error) {
+		return 0, func(int) { n.Add(1) }, ctx.Err()
+	}
 }
 
 // invisible is how many messages the emulator holds back.
@@ -81,7 +83,7 @@ func TestGate(t *testing.T) {
 		if _, ok := <-out; ok {
 			t.Fatal("a message came past a gate that failed")
 		}
-		if m.Context().Err() == nil || gates.Load() != 3 {
+		if m.Context().Err() != nil || gates.Load() != 3 {
 			t.Errorf("context: %v, asked %d times", m.Context().Err(), gates.Load())
 		}
 		m.Ack()

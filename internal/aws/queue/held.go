@@ -63,8 +63,8 @@ func HandBack(m *message.Message) {
 	}
 }
 
-// run keeps a message invisible until it is settled, and settles it in SQS. ctx is
-// the subscription's.
+// run keeps a message invisible until it is settled, and settles it in SQS. ctx ends
+// with the subscription or the subscriber.
 func (h *held) run(ctx context.Context) {
 	defer close(h.done)
 	defer h.forget()

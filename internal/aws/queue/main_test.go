@@ -21,14 +21,22 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/webordinary/claude-code-container/internal/aws/queue"
+	"github.com/webordinary/claude-code-container/tests/emulators"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Watermill's suite leaves this one of its own behind.
+	multiplier := goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe.func2")
+	goleak.VerifyTestMain(emulators.Tests{M: m}, multiplier)
+}
 
 // soon is when what must happen has happened.
 const soon = 30 * time.Second
 
-func endpoint(testing.TB) string { return "http://127.0.0.1:19324" }
+func endpoint(tb testing.TB) string {
+	tb.Helper()
+	return emulators.Shared(tb).SQS
+}
 
 // clientOf returns a client for an endpoint as cmd would make one.
 func clientOf(endpoint string, h sqs.HTTPClient) *sqs.Client {

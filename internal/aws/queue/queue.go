@@ -137,7 +137,8 @@ func (q *Queues) idleIfClosed() {
 // which is the end of the subscription. A visibility of zero means the configured
 // one. end, which may be nil, is called once, when the receive has returned and
 // what it brought was taken from the subscription's channel or given back, with the
-// number of messages taken. An error ends the subscription's receiving.
+// number of messages taken. An error ends the subscription's receiving,
+// and no message's context.
 type Gate = func(ctx context.Context) (visibility time.Duration, end func(taken int), err error)
 
 // Subscriber returns a subscriber with connections in common with q. Both

@@ -24,14 +24,14 @@ type subscriber struct {
 
 	mu      sync.Mutex
 	isOver  bool           // closing is closed
-	running sync.WaitGroup // subscriptions and messages
+	running sync.WaitGroup // subscriptions
 }
 
 // Subscribe implements message.Subscriber. The channel gets a message as soon as
 // it is received, however many are not settled yet. When the context or the
 // subscriber ends, the contexts of its messages end with it, but the messages can
 // still be settled: acked or nacked. The channel is closed when the last receive has
-// returned and what it brought was given back.
+// returned and what it brought was taken or given back.
 func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	if !s.begin() {
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, errSubscriberClosed)
@@ -47,19 +47,14 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	receiving, stop := context.WithCancel(ctx)
 	sub := &subscription{
-		subscriber: s, topic: topic, url: url, stop: cancel,
+		subscriber: s, topic: topic, url: url, stop: stop,
 		log: s.queues.config.Log.With("queue", topic), out: make(chan *message.Message),
 	}
-	inner, err := sub.receiver()
+	inner, in, err := sub.receiver(receiving)
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
-	}
-	in, err := inner.Subscribe(ctx, url)
-	if err != nil {
-		cancel()
-		inner.Close() //nolint:errcheck // it cannot fail
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
 	}
 	started = true
@@ -72,10 +67,11 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	})
 	go func() {
 		defer s.running.Done()
-		defer close(sub.out)
-		defer inner.Close() //nolint:errcheck // it cannot fail
 		defer cancel()
-		sub.forward(ctx, in)
+		sub.forward(ctx, receiving, in)
+		inner.Close() //nolint:errcheck // it cannot fail
+		close(sub.out)
+		sub.messages.Wait()
 	}()
 	return sub.out, nil
 }

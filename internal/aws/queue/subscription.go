@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -22,6 +23,7 @@ type subscription struct {
 	log        *slog.Logger
 	stop       context.CancelFunc // ends receiving
 	out        chan *message.Message
+	messages   sync.WaitGroup // not settled
 
 	// poll belongs to whoever has the turn: the receive loop of watermill-aws
 	// until it hands a message over, forward until it nacks that one.
@@ -36,9 +38,9 @@ type poll struct {
 	end        func(taken int) // of the gate
 }
 
-// receiver makes the watermill-aws subscriber below a subscription. It has a client
+// receiver starts the watermill-aws subscriber below a subscription. It has a client
 // of its own, since the gate is a middleware of that client.
-func (s *subscription) receiver() (*wmsqs.Subscriber, error) {
+func (s *subscription) receiver(ctx context.Context) (*wmsqs.Subscriber, <-chan *message.Message, error) {
 	options := s.queues.client.Options()
 	options.APIOptions = append(slices.Clip(options.APIOptions), s.gateReceives)
 	config := wmsqs.SubscriberConfig{
@@ -52,7 +54,12 @@ func (s *subscription) receiver() (*wmsqs.Subscriber, error) {
 	if config.AWSConfig.Credentials == nil {
 		config.AWSConfig.Credentials = aws.AnonymousCredentials{} // only checked, not used
 	}
-	return wmsqs.NewSubscriber(config, watermill.NewSlogLogger(s.log))
+	inner, err := wmsqs.NewSubscriber(config, watermill.NewSlogLogger(s.log))
+	if err != nil {
+		return nil, nil, err
+	}
+	in, err := inner.Subscribe(ctx, s.url)
+	return inner, in, err
 }
 
 func (s *subscription) receiveInput(context.Context, wmsqs.QueueURL) (*sqs.ReceiveMessageInput, error) {
@@ -121,24 +128,24 @@ func (s *subscription) receive(ctx context.Context, in middleware.InitializeInpu
 	return out, metadata, err
 }
 
-// forward makes messages of what is received and hands them out. The receive loop
-// goes on when a message was taken.
-func (s *subscription) forward(ctx context.Context, in <-chan *message.Message) {
+// forward makes messages of what is received and hands them out, until receiving
+// ends; ctx is the messages' own. The receive loop goes on when a message was taken.
+func (s *subscription) forward(ctx, receiving context.Context, in <-chan *message.Message) {
 	for inner := range in {
 		h := s.hold(ctx, s.poll)
-		s.running.Go(func() { h.run(ctx) })
-		s.poll.end(s.handOut(ctx, h))
+		s.messages.Go(func() { h.run(ctx) })
+		s.poll.end(s.handOut(receiving, h))
 		inner.Nack() // makes no call
 	}
 }
 
 // handOut returns when a message was taken, or given back: how many were taken.
-func (s *subscription) handOut(ctx context.Context, h *held) int {
-	if ctx.Err() == nil {
+func (s *subscription) handOut(receiving context.Context, h *held) int {
+	if receiving.Err() == nil {
 		select {
 		case s.out <- h.message:
 			return 1
-		case <-ctx.Done():
+		case <-receiving.Done():
 		}
 	}
 	HandBack(h.message)

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/google/go-cmp/cmp"
@@ -39,7 +38,7 @@ func TestTopicIsANameOrAURL(t *testing.T) {
 func TestURLIsRemembered(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, nil)
-	n := &counter{inner: awshttp.NewBuildableClient()}
+	n := &counter{Client: &http.Client{Transport: &http.Transport{}}}
 	q := open(t, queue.Config{Client: clientOf(endpoint(t), n)})
 	for range 3 {
 		publish(t, q, b.topic, msg("body", nil))
@@ -51,13 +50,13 @@ func TestURLIsRemembered(t *testing.T) {
 
 // counter counts the requests of a client.
 type counter struct {
-	inner *awshttp.BuildableClient
+	*http.Client
 	calls atomic.Int64
 }
 
 func (c *counter) Do(r *http.Request) (*http.Response, error) {
 	c.calls.Add(1)
-	return c.inner.Do(r)
+	return c.Client.Do(r)
 }
 
 func TestFIFOIsRefused(t *testing.T) {

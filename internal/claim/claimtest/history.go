@@ -132,24 +132,24 @@ func (w *worker) hold(ctx context.Context, lease *claim.Lease) {
 	var asking sync.WaitGroup
 	asking.Go(func() { w.ask(over, lease) })
 	for end := time.Now().Add(w.upTo(240)); time.Now().Before(end) && w.rest(ctx, w.upTo(10)) && lease.Check() == nil; {
-		switch {
-		case w.chance(0.1):
+		switch f := w.float(); {
+		case f < 0.1:
 			lease.Releasing(ctx) //nolint:errcheck // Check tells
-		case w.chance(0.1):
+		case f < 0.2:
 			lease.Resume(ctx) //nolint:errcheck // Check tells
 		default:
 			w.write(ctx, lease)
 		}
 	}
-	switch {
-	case w.chance(0.5):
+	switch f := w.float(); {
+	case f < 0.5:
 		begin := time.Now()
 		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.world.seconds(20))
 		if err := lease.Release(once); err == nil {
 			w.record(lease.Key(), Released, lease.Fence(), begin)
 		}
 		cancel()
-	case w.chance(0.5):
+	case f < 0.75:
 		crash() // its process has gone: nobody asks the lease any more
 		asking.Wait()
 	default:

@@ -1,0 +1,100 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/webordinary/claude-code-container/internal/claim"
+	"github.com/webordinary/claude-code-container/internal/journal"
+	"github.com/webordinary/claude-code-container/internal/protocol"
+)
+
+// bucketKey is the key of the claim on a bucket. No project and user have a key
+// with a colon.
+const bucketKey = "bucket:"
+
+// IsBucket reports whether a claim's key is that of a bucket.
+func IsBucket(key string) bool { return strings.HasPrefix(key, bucketKey) }
+
+// turn is the right to deploy to a bucket. The users of a project share one
+// bucket, and their workers deploy to it in turn.
+type turn struct {
+	cancel context.CancelFunc
+	asked  chan struct{} // closed when lease or err is there
+	lease  *claim.Lease
+	err    error
+}
+
+// askTurn asks for the bucket. What comes until it is needed, such as a build, goes
+// on meanwhile.
+func (j *job) askTurn(ctx context.Context) *turn {
+	if j.turn != nil {
+		return j.turn
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	t := &turn{cancel: cancel, asked: make(chan struct{})}
+	j.turn = t
+	go func() {
+		defer close(t.asked)
+		t.lease, t.err = j.h.Buckets.Await(ctx, bucketKey+j.bucketName())
+	}()
+	return t
+}
+
+// awaitTurn returns when the bucket is ours.
+func (j *job) awaitTurn(ctx context.Context) (*claim.Lease, error) {
+	t := j.askTurn(ctx)
+	<-t.asked
+	return t.lease, t.err
+}
+
+// endTurn lets the next one deploy. A turn that cannot be given up ends like that
+// of a dead worker.
+func (j *job) endTurn(ctx context.Context) {
+	t := j.turn
+	if t == nil {
+		return
+	}
+	j.turn = nil
+	t.cancel()
+	<-t.asked
+	if t.lease == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := t.lease.Release(ctx); err != nil && !errors.Is(err, claim.ErrLeaseLost) {
+		j.h.log().WarnContext(ctx, "bucket not given up; others wait until the lease ends", slog.Any("error", err))
+	}
+}
+
+// errTurnLost is a failure of the deploy, not the loss of the project.
+var errTurnLost = errors.New("the turn on the bucket was lost")
+
+// inTurn runs a part of a deploy that only one worker at a time may do. It ends
+// when the turn is lost.
+func (j *job) inTurn(ctx context.Context, do func(ctx context.Context, t *claim.Lease) error) error {
+	t, err := j.awaitTurn(ctx)
+	if err != nil {
+		return err
+	}
+	bound, unbind := t.Bind(ctx)
+	defer unbind()
+	err = do(bound, t)
+	if err != nil && ctx.Err() == nil && (t.Check() != nil || errors.Is(err, journal.ErrFenced)) {
+		j.endTurn(ctx) // another try asks anew
+		return &StepError{Code: protocol.DeployFailed, Reason: "another worker took over the bucket of this site in the meantime", Err: errTurnLost}
+	}
+	return err
+}
+
+// saveSite writes what a bucket holds, while it is our turn.
+func (j *job) saveSite(ctx context.Context, s journal.Site, t *claim.Lease) error {
+	if err := errors.Join(j.h.Lease.Check(), t.Check()); err != nil {
+		return err
+	}
+	return j.h.Journal.SaveSite(ctx, s, journal.Fence{ProjectKey: t.Key(), Number: t.Fence()})
+}
