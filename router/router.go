@@ -78,8 +78,8 @@ type Config struct {
 	// ShutdownGrace is the time from the end of Run's context to its return;
 	// zero means 25 s. A job may finish until 10 s before its end.
 	ShutdownGrace time.Duration
-	// Drop is that of the lanes' configuration.
-	Drop func(*message.Message)
+	// Drop and HandBack are those of the lanes' configuration.
+	Drop, HandBack func(*message.Message)
 	// Retry is the pause between tries of a command; its Attempts are those
 	// of Instruction.
 	Retry middleware.Retry
