@@ -97,7 +97,7 @@ func TestConflictIsAnswered(t *testing.T) {
 	w := newWorld(t)
 	w.succeed(w.message("t", "c-1", "page one"))
 	w.agent.play["late"] = func(_ context.Context, r agent.Request) (agent.Result, error) {
-		w.git.Commit(t, repoName, "thread-t", "theirs", map[string]string{"page.html": "theirs\n"})
+		w.git.Commit(t, repoName, "thread-t", "theirs", map[string]string{"page.html": "theirs\n"}) //nolint:contextcheck // it is somebody else, elsewhere
 		return agent.Result{}, write(r, "page.html", "ours")
 	}
 	out := w.do(w.message("t", "c-2", "late"))

@@ -76,6 +76,10 @@ type LaneConfig struct {
 	// only where each delivery is settled on its own. Where it deletes the
 	// message, a crash would lose it.
 	Drop func(*message.Message)
+	// HandBack gives a message back that somebody else is to work on, so that
+	// it can be received at once and keeps its place; nil means Nack, which
+	// may make it wait.
+	HandBack func(*message.Message)
 	// Bind ties the context of each job to something that can end it; nil
 	// means nothing.
 	Bind func(context.Context) (context.Context, context.CancelFunc)
@@ -142,6 +146,9 @@ func NewLane(c LaneConfig) *Lane {
 	c.Gather = defaultTo(c.Gather, time.Second)
 	if c.Drop == nil {
 		c.Drop = func(m *message.Message) { m.Ack() }
+	}
+	if c.HandBack == nil {
+		c.HandBack = func(m *message.Message) { m.Nack() }
 	}
 	if c.Bind == nil {
 		c.Bind = func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} }

@@ -510,6 +510,40 @@ func TestLaneKeepsTheFirstOfTwoCopies(t *testing.T) {
 	}
 }
 
+// What waits when the lane is closed, and a job that was cut, are for somebody else
+// to go on with at once. A job that failed by itself is nacked.
+func TestLaneHandsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var back []string
+		d := drive(t, router.LaneConfig{Policy: router.Never, HandBack: func(m *message.Message) { back = append(back, m.UUID) }})
+		one, two, three := handed(t.Context(), command("a", 1)), handed(t.Context(), command("b", 2)), handed(t.Context(), command("c", 3))
+		d.hand.in <- one
+		synctest.Wait()
+		d.do(take)
+		d.got[0].Nack()
+		synctest.Wait()
+		if settled(one) != "nacked" || len(back) != 0 {
+			t.Errorf("what failed by itself is %q, and %v was handed back", settled(one), back)
+		}
+		d.hand.in <- two
+		d.hand.in <- three
+		synctest.Wait()
+		d.do(take)
+		d.lane.Cancel(errors.New("enough"))
+		d.got[1].Nack()
+		synctest.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- d.lane.Close() }()
+		synctest.Wait()
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff([]string{two.UUID, three.UUID}, back); diff != "" || settled(two) != "" || settled(three) != "" {
+			t.Errorf("handed back: %s (%q, %q)", diff, settled(two), settled(three))
+		}
+	})
+}
+
 func TestLaneGather(t *testing.T) {
 	const ms = time.Millisecond
 	for _, test := range []struct {

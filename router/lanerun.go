@@ -39,9 +39,9 @@ func (s *laneState) run() {
 		case s.handOut() <- s.next():
 			s.start()
 		case <-s.acked():
-			s.settle((*message.Message).Ack)
+			s.settle(func(m *message.Message) { m.Ack() })
 		case <-s.nacked():
-			s.settle((*message.Message).Nack)
+			s.settle(s.refused())
 		case <-idle.C:
 			isIdle = true
 		case when(isIdle, s.idle) <- struct{}{}:
@@ -147,7 +147,16 @@ func (s *laneState) nacked() <-chan struct{} {
 	return s.running.outer.Nacked()
 }
 
-func (s *laneState) settle(how func(*message.Message) bool) {
+// refused says what to do with the running message that was nacked: who ended it,
+// or the lane, gives it to somebody else; one that failed by itself may have to wait.
+func (s *laneState) refused() func(*message.Message) {
+	if s.closed || s.running.outer.Context().Err() != nil {
+		return s.config.HandBack
+	}
+	return func(m *message.Message) { m.Nack() }
+}
+
+func (s *laneState) settle(how func(*message.Message)) {
 	h := s.running
 	s.running = nil
 	h.release()
@@ -167,7 +176,7 @@ func (s *laneState) stopReceiving() {
 	s.closed = true
 	for _, h := range s.waiting {
 		h.release()
-		h.receipt.Nack()
+		s.config.HandBack(h.receipt)
 	}
 	s.waiting = nil
 }

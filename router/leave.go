@@ -80,7 +80,7 @@ func (t *tenure) rest() {
 func (t *tenure) shutDown() {
 	ctx := t.r.last
 	pairs := t.waiting()
-	cut := time.AfterFunc(max(t.r.config.ShutdownGrace-10*time.Second, 0), func() {
+	cut := time.AfterFunc(time.Until(t.r.stopped.Add(t.r.config.ShutdownGrace-10*time.Second)), func() {
 		t.lane.Cancel(handlers.ErrShutdown)
 		t.cutOff(handlers.ErrShutdown)
 	})

@@ -78,8 +78,8 @@ type Config struct {
 	// ShutdownGrace is the time from the end of Run's context to its return;
 	// zero means 25 s. A job may finish until 10 s before its end.
 	ShutdownGrace time.Duration
-	// Drop is that of the lanes' configuration.
-	Drop func(*message.Message)
+	// Drop and HandBack are those of the lanes' configuration.
+	Drop, HandBack func(*message.Message)
 	// Retry is the pause between tries of a command; its Attempts are those
 	// of Instruction.
 	Retry middleware.Retry
@@ -107,6 +107,7 @@ type Router struct {
 	jobs      atomic.Int32 // running
 
 	stopping chan struct{}   // closed when the worker is leaving
+	stopped  time.Time       // when that was
 	last     context.Context //nolint:containedctx // ends when leaving must be over; it is that of everything at the end
 	tenures  sync.WaitGroup
 
@@ -171,13 +172,14 @@ func (r *Router) Run(ctx context.Context) error {
 	case err := <-failed:
 		cancel()
 		<-sweeping
-		return fmt.Errorf("router ended by itself: %w", err)
+		return fmt.Errorf("the router ended by itself: %w", errors.Join(err, errUnsubscribed))
 	case <-ctx.Done():
 	}
 	over := time.AfterFunc(max(r.config.ShutdownGrace-2*time.Second, 0), func() { end(errNoTime) })
 	defer over.Stop()
 	r.gate.close()
 	r.mu.Lock() // no tenure begins from here on
+	r.stopped = time.Now()
 	close(r.stopping)
 	r.mu.Unlock()
 	<-sweeping
@@ -191,6 +193,8 @@ func (r *Router) Run(ctx context.Context) error {
 	}
 	return <-failed
 }
+
+var errUnsubscribed = errors.New("nothing is received from the unclaimed queue any more")
 
 // errNoTime ends what is still under way when the worker must be gone.
 var errNoTime = fmt.Errorf("no time is left: %w", handlers.ErrShutdown)

@@ -20,6 +20,7 @@ import (
 	"github.com/webordinary/claude-code-container/internal/claim"
 	"github.com/webordinary/claude-code-container/internal/journal"
 	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/internal/workspace"
 	"github.com/webordinary/claude-code-container/middleware"
 	"github.com/webordinary/claude-code-container/router"
 )
@@ -100,7 +101,8 @@ func (p *platform) start(t *testing.T, container string, change func(*router.Con
 		Unclaimed: unclaimed, Queues: p.queues,
 		Claims: &claim.Claims{Table: p.table, ContainerID: container},
 		Instruction: handlers.Instruction{
-			Journal: &journal.Journal{Store: store}, Rules: protocol.Rules{AllowedRepoHosts: []string{"github.com"}},
+			Workspaces: workspace.New(workspace.Config{Root: t.TempDir()}),
+			Journal:    &journal.Journal{Store: store}, Rules: protocol.Rules{AllowedRepoHosts: []string{"github.com"}},
 		},
 		IdleTimeout: time.Minute,
 	}

@@ -77,7 +77,7 @@ func (t *tenure) subscribe(interrupted bool) error {
 	t.polls = newPolls(t.lease, r.config.Poll+r.config.Poll/5)
 	c := LaneConfig{
 		Inner: r.config.Queues.Subscriber(t.polls.gate, func() { t.unsure.Store(true) }), Read: t.read, Policy: r.config.Policy,
-		Idle: r.config.IdleTimeout, Bind: t.bind, Drop: r.config.Drop,
+		Idle: r.config.IdleTimeout, Bind: t.bind, Drop: r.config.Drop, HandBack: r.config.HandBack,
 	}
 	if unseen := t.lease.Unseen(r.config.Visibility); unseen > 0 { // what the dead owner held keeps its place
 		c.Gather, c.Quiet = unseen, unseen

@@ -153,7 +153,7 @@ func (w *worker) router(ctx context.Context) (*router.Router, error) {
 		},
 		MaxClaims: c.MaxClaims, IdleTimeout: c.IdleTimeout, Poll: c.poll(), Visibility: c.Visibility, SweepInterval: c.SweepInterval,
 		Policy: router.Policy(c.InterruptPolicy), ShutdownGrace: c.ShutdownGrace, Busy: w.protection.Busy,
-		Drop: queue.Drop, Metrics: w.metrics(), Redact: c.redact(), Log: w.log,
+		Drop: queue.Drop, HandBack: queue.HandBack, Metrics: w.metrics(), Redact: c.redact(), Log: w.log,
 	})
 }
 

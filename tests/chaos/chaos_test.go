@@ -35,7 +35,7 @@ func number(t *testing.T, name string, otherwise int) int {
 // TestChaos is one short round, or what the environment asks for.
 func TestChaos(t *testing.T) {
 	seed := number(t, "CHAOS_SEED", int(time.Now().UnixNano()%1_000_000))
-	rounds, faults := number(t, "CHAOS_ROUNDS", 1), number(t, "CHAOS_FAULTS", 8)
+	rounds, faults := number(t, "CHAOS_ROUNDS", 1), number(t, "CHAOS_FAULTS", 6)
 	total := &tally{}
 	for round := range rounds {
 		seed := seed + round

@@ -116,22 +116,22 @@ func (c *chaos) reach(boundary string) int {
 	if boundary == anyMoment {
 		return -1
 	}
-	found, watched := -1, make([]*watched, len(c.slots))
+	found, seen := -1, make([]*watched, len(c.slots))
 	poll(enough, func() bool {
 		for slot := range c.slots {
 			w := c.worker(slot)
-			if watched[slot] == nil || watched[slot].w != w { // it was replaced
-				watched[slot] = c.watch(w, boundary)
+			if seen[slot] == nil || seen[slot].w != w { // it was replaced
+				seen[slot] = c.watch(w, boundary)
 			}
-			if watched[slot].is() && c.reserve(slot) {
+			if seen[slot].is() && c.reserve(slot) {
 				found = slot
 				return true
 			}
 		}
 		return false
 	})
-	for slot, other := range watched {
-		if slot != found {
+	for slot, other := range seen {
+		if slot != found && other != nil {
 			other.w.Disarm(boundary)
 			other.w.Release(boundary)
 		}

@@ -12,10 +12,10 @@ import (
 	"github.com/webordinary/claude-code-container/tests/platform/site"
 )
 
-// TestMain lets all scenes run at a time: they wait more than they work.
+// TestMain lets several scenes run at a time: they wait more than they work.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "16"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
 	os.Exit(platform.Main(m))
@@ -68,20 +68,20 @@ func (s *scene) settle() {
 }
 
 // TestIdle sends work at many moments while the owner of an idle project gives it
-// up, which takes the look of some seconds.
+// up, which takes a look of a second or more.
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	p := platform.New(t, platform.Options{Idle: time.Second, Env: []string{"MAX_CLAIMS=8"}})
 	p.StartWorker()
 	p.StartWorker()
 	var all sync.WaitGroup
-	for i := range 8 {
+	for i := range 6 {
 		j := p.AddProject(fmt.Sprint("idle", i), "scott")
 		all.Go(func() {
 			send := func() { p.Send(p.Command(j, "1", site.Add{})) }
 			send()
 			p.AwaitStatus(j, "releasing", patience)
-			platform.Wait(time.Duration(i) * 800 * time.Millisecond)
+			platform.Wait(time.Duration(i) * 300 * time.Millisecond)
 			send()
 			platform.Wait(50 * time.Millisecond)
 			send()

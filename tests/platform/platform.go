@@ -27,6 +27,9 @@ type Options struct {
 	Grace      time.Duration // SHUTDOWN_GRACE; zero means 12 s, so a job may finish within two
 	// Policy is INTERRUPT_POLICY; empty means never.
 	Policy string
+	// Npm is set for builds by the real npm; else the site's own program
+	// stands in for it, in a fraction of its time.
+	Npm bool
 	// Env is set for every worker, and wins.
 	Env []string
 }

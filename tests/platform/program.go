@@ -2,6 +2,7 @@ package platform
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,8 +20,9 @@ type builds struct {
 	once sync.Once
 	err  error
 	dir  string
-	// worker is webordinary with faults to order, tool the scripted agent.
-	worker, tool string
+	// worker is webordinary with faults to order, tool the scripted agent;
+	// bin holds it as npm and node.
+	worker, tool, bin string
 }
 
 // Main runs the tests of a package, and then ends the emulators and removes the
@@ -50,7 +52,7 @@ func (b *builds) build() error {
 	if err := os.Chmod(b.dir, 0o755); err != nil { // a child's user runs what is in it
 		return err
 	}
-	b.worker, b.tool = filepath.Join(b.dir, "webordinary"), filepath.Join(b.dir, "sitetool")
+	b.worker, b.tool, b.bin = filepath.Join(b.dir, "webordinary"), filepath.Join(b.dir, "sitetool"), filepath.Join(b.dir, "bin")
 	for _, args := range [][]string{
 		{"build", "-tags", "faults", "-o", b.worker, "github.com/webordinary/claude-code-container/cmd/webordinary"},
 		{"build", "-o", b.tool, "github.com/webordinary/claude-code-container/tests/platform/sitetool"},
@@ -59,5 +61,8 @@ func (b *builds) build() error {
 			return fmt.Errorf("go %v: %w\n%s", args, err, out)
 		}
 	}
-	return nil
+	if err := os.Mkdir(b.bin, 0o755); err != nil {
+		return err
+	}
+	return errors.Join(os.Symlink(b.tool, filepath.Join(b.bin, "npm")), os.Symlink(b.tool, filepath.Join(b.bin, "node")))
 }

@@ -11,7 +11,7 @@ import (
 // TestOneWorker is the whole of it without a fault: two projects, three threads.
 func TestOneWorker(t *testing.T) {
 	t.Parallel()
-	p := platform.New(t, platform.Options{Idle: time.Second})
+	p := platform.New(t, platform.Options{Idle: time.Second, Npm: true})
 	one, two := p.AddProject("amelia", "scott"), p.AddProject("bert", "scott")
 	p.Watch(one, 50*time.Millisecond)
 	p.StartWorker()

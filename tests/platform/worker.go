@@ -88,8 +88,12 @@ func (w *Worker) logFile() string { return filepath.Join(w.Dir, "log.jsonl") }
 // environ is what the worker is told. Short times make a test short.
 func (w *Worker) environ() []string {
 	p, o, n := w.p, w.p.Options, w.p.Names
+	path := os.Getenv("PATH")
+	if !o.Npm {
+		path = p.built.bin + string(filepath.ListSeparator) + path
+	}
 	env := []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + w.home(), "TMPDIR=" + w.tmp(),
+		"PATH=" + path, "HOME=" + w.home(), "TMPDIR=" + w.tmp(),
 		"AWS_REGION=" + emulators.Region, "AWS_ACCESS_KEY_ID=" + emulators.AccessKey, "AWS_SECRET_ACCESS_KEY=" + emulators.SecretKey,
 		"AWS_EC2_METADATA_DISABLED=true", "S3_FORCE_PATH_STYLE=true",
 		"AWS_ENDPOINT_URL_SQS=" + startProxy(p.tb, p.Set.SQS, alwaysBy(w.SQS)).url(),

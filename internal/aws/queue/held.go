@@ -21,9 +21,9 @@ type held struct {
 	forget   context.CancelFunc // ends the message's context
 	log      *slog.Logger
 
-	returned chan struct{} // closed if nobody took the message
+	returned chan struct{} // closed by HandBack, or if nobody took the message
 	dropped  chan struct{} // closed by Drop
-	dropOnce sync.Once
+	once     sync.Once     // one of the two
 	done     chan struct{} // closed when it is settled
 
 	// of run
@@ -50,7 +50,16 @@ type heldKey struct{}
 // not promise that for an old receipt, and to nack it could make it visible.
 func Drop(m *message.Message) {
 	if h, ok := m.Context().Value(heldKey{}).(*held); ok {
-		h.dropOnce.Do(func() { close(h.dropped) })
+		h.once.Do(func() { close(h.dropped) })
+	}
+}
+
+// HandBack gives a message back so that somebody else can receive it at once. A nack
+// makes it wait, the longer the more often it was received: messages would come back
+// in another order than they were sent.
+func HandBack(m *message.Message) {
+	if h, ok := m.Context().Value(heldKey{}).(*held); ok {
+		h.once.Do(func() { close(h.returned) })
 	}
 }
 

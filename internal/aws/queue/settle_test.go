@@ -72,6 +72,31 @@ func TestNackComesBackAfterTheBackoff(t *testing.T) {
 	})
 }
 
+// TestHandBackMakesNobodyWait, however often the message was received.
+func TestHandBackMakesNobodyWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newTransport()
+		s := queue.New(queue.Config{Client: f.client()}).Subscriber(nil, nil)
+		out, err := s.Subscribe(t.Context(), "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.put("once", 1)
+		queue.HandBack(<-out)
+		f.put("twice", 2)
+		queue.HandBack(<-out)
+		synctest.Wait()
+		if got := f.of("ChangeMessageVisibility"); len(got) != 1 || got[0].seconds("VisibilityTimeout") != 0 {
+			t.Errorf("visibility set: %v, want once, to nothing", got)
+		}
+		if got := f.of("SendMessage"); len(got) != 1 || got[0].input["DelaySeconds"] != nil && got[0].input["DelaySeconds"] != 0.0 {
+			t.Errorf("sent again: %v, want once, without a delay", got)
+		}
+		shut(t, s)
+	})
+}
+
 // TestDropSettlesNothing: a delivery that was replaced by a later one of the same
 // message is forgotten, its message is not.
 func TestDropSettlesNothing(t *testing.T) {

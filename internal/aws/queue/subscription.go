@@ -148,7 +148,7 @@ func (s *subscription) handOut(receiving context.Context, h *held) int {
 		case <-receiving.Done():
 		}
 	}
-	close(h.returned)
+	HandBack(h.message)
 	<-h.done
 	return 0
 }
