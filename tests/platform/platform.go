@@ -27,6 +27,9 @@ type Options struct {
 	Grace      time.Duration // SHUTDOWN_GRACE; zero means 12 s, so a job may finish within two
 	// Policy is INTERRUPT_POLICY; empty means never.
 	Policy string
+	// Program is the path of the workers' program; empty means one that is built
+	// for the tests, with faults to order.
+	Program string
 	// Env is set for every worker, and wins.
 	Env []string
 }
