@@ -184,9 +184,10 @@ func (w *worker) metrics() io.Writer {
 	return w.sys.stdout
 }
 
-// bucket opens the bucket of a project's site.
+// bucket opens the bucket of a project's site. With CREATE_RESOURCES, one that is
+// missing is created when it is first looked at.
 func (w *worker) bucket(name string) (deploy.Bucket, error) {
-	return bucket.Open(w.s3, name, bucket.Options{}), nil
+	return bucket.Open(w.s3, name, bucket.Options{Create: w.config.CreateResources}), nil
 }
 
 // tell logs a step, and notes it for health.

@@ -108,6 +108,13 @@ func (s *Server) Accept(token string) {
 	s.accepted[token] = true
 }
 
+// Refuse accepts a token no longer.
+func (s *Server) Refuse(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.accepted, token)
+}
+
 // Requests returns what was asked so far: method and path.
 func (s *Server) Requests() []string {
 	s.mu.Lock()

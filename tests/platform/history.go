@@ -22,6 +22,7 @@ type Answer struct {
 	Body       []byte
 	Attributes map[string]string
 	Output     protocol.OutputMessage
+	Queue      string // its name
 	At         time.Time
 }
 
@@ -141,7 +142,7 @@ func (h *history) poll(j *Project) {
 		return
 	}
 	for _, m := range out.Messages {
-		a := Answer{Body: []byte(aws.ToString(m.Body)), Attributes: attributesOf(m), At: time.Now()}
+		a := Answer{Body: []byte(aws.ToString(m.Body)), Attributes: attributesOf(m), Queue: queueName(j.OutputURL), At: time.Now()}
 		if err := json.Unmarshal(a.Body, &a.Output); err != nil {
 			h.p.tb.Errorf("an answer that is none: %q", a.Body)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -11,6 +12,10 @@ import (
 // Link is the network between one worker and one server. Its methods may be called
 // from several goroutines.
 type Link struct {
+	// heard is told of each request of the worker that passes; nil means nobody
+	// listens. It does not change.
+	heard func(*http.Request)
+
 	mu      sync.Mutex
 	state   linkState
 	delay   time.Duration
@@ -114,14 +119,16 @@ func (l *Link) carry(worker, server net.Conn, done <-chan struct{}) {
 	defer l.remove(worker)
 	defer l.remove(server)
 	var both sync.WaitGroup
-	both.Go(func() { l.copy(server, worker, done) })
-	both.Go(func() { l.copy(worker, server, done) })
+	ear := listen(l.heard)
+	both.Go(func() { l.copy(server, worker, ear, done) })
+	both.Go(func() { l.copy(worker, server, io.Discard, done) })
 	both.Wait()
+	ear.Close()    //nolint:errcheck // it is a pipe's, or nothing
 	worker.Close() //nolint:errcheck // its end is wanted
 	server.Close() //nolint:errcheck // its end is wanted
 }
 
-func (l *Link) copy(to, from net.Conn, done <-chan struct{}) {
+func (l *Link) copy(to, from net.Conn, also io.Writer, done <-chan struct{}) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
@@ -131,6 +138,7 @@ func (l *Link) copy(to, from net.Conn, done <-chan struct{}) {
 			return
 		}
 		if n > 0 {
+			also.Write(buf[:n]) //nolint:errcheck // who listens does not disturb
 			if _, werr := to.Write(buf[:n]); werr != nil {
 				abort(from)
 				return

@@ -67,7 +67,7 @@ func (p *Platform) Send(c *Command) { p.SendLate(c, 0) }
 // seconds).
 func (p *Platform) SendLate(c *Command, delay time.Duration) {
 	p.history.sent(c, delay > 0)
-	p.put(c.Project.InputURL, c.Body, delay)
+	p.Put(c.Project.InputURL, c.Body, delay)
 	p.RequestClaim(c.Project, 0)
 }
 
@@ -82,7 +82,7 @@ func (p *Platform) SendAgainLate(c *Command) {
 // carries its work.
 func (p *Platform) SendUnclaimed(c *Command) {
 	p.history.sent(c, true)
-	p.put(p.UnclaimedURL, c.Body, 0)
+	p.Put(p.UnclaimedURL, c.Body, 0)
 }
 
 // RequestClaim sends a claim request, delayed, unless the row, as an eventually
@@ -102,7 +102,7 @@ func (p *Platform) RequestClaim(j *Project, delay time.Duration) {
 	if err != nil {
 		panic(err) // strings and numbers always encode
 	}
-	p.put(p.UnclaimedURL, string(body), delay)
+	p.Put(p.UnclaimedURL, string(body), delay)
 }
 
 // Interrupt stops what runs for a project, by the interrupts queue.
@@ -111,11 +111,12 @@ func (p *Platform) Interrupt(j *Project, reason string) {
 	if err != nil {
 		panic(err) // strings always encode
 	}
-	p.put(j.InterruptsURL, string(body), 0)
+	p.Put(j.InterruptsURL, string(body), 0)
 }
 
-// put sends a message, or fails the test.
-func (p *Platform) put(url, body string, delay time.Duration) {
+// Put sends a message of any kind to a queue, delayed by whole seconds, or fails
+// the test.
+func (p *Platform) Put(url, body string, delay time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()
 	_, err := p.sqs.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &body, DelaySeconds: int32(delay / time.Second)})

@@ -47,6 +47,11 @@ func pids() []int {
 	return all
 }
 
+// Tree lists the process ids of the worker and of all below it.
+func (w *Worker) Tree() []int {
+	return append([]int{w.cmd.Process.Pid}, below(w.cmd.Process.Pid)...)
+}
+
 // Left lists what is left of the worker's tree, by what it was given as its
 // environment: for each process its id and its arguments. The worker itself does
 // not count.

@@ -1,12 +1,14 @@
 package platform
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +27,7 @@ type Worker struct {
 	SQS, DynamoDB, S3, Git *Link
 
 	p     *Platform
+	token string // for git
 	cmd   *exec.Cmd
 	ended chan struct{}
 	err   error // once ended
@@ -41,7 +44,10 @@ func (p *Platform) StartWorker(env ...string) *Worker {
 	p.tb.Helper()
 	w := &Worker{
 		Name: "w-" + strings.ToLower(rand.Text()[:8]), p: p, ended: make(chan struct{}),
-		SQS: newLink(), DynamoDB: newLink(), S3: newLink(), Git: newLink(),
+		SQS: newLink(), DynamoDB: newLink(), S3: newLink(), Git: newLink(), token: gitserver.Token + rand.Text(),
+	}
+	if !slices.Contains(env, "CREATE_RESOURCES=true") { // which needs more than a worker in AWS has
+		w.SQS.heard, w.DynamoDB.heard, w.S3.heard = p.noteCall, p.noteCall, p.noteCall
 	}
 	w.Dir = filepath.Join(p.tb.TempDir(), w.Name)
 	for _, dir := range []string{w.home(), w.tmp(), w.faults()} {
@@ -49,16 +55,15 @@ func (p *Platform) StartWorker(env ...string) *Worker {
 			p.tb.Fatal(err)
 		}
 	}
-	token := gitserver.Token + w.Name
-	p.Git.Accept(token)
-	p.front.add(token, w.Git)
+	p.Git.Accept(w.token)
+	p.front.add(w.token, w.Git)
 	log, err := os.Create(w.logFile())
 	if err != nil {
 		p.tb.Fatal(err)
 	}
-	w.cmd = exec.Command(p.built.worker, "run") //nolint:noctx // it must live on when a context ends
+	w.cmd = exec.Command(cmp.Or(p.Options.Program, p.built.worker), "run") //nolint:noctx // it must live on when a context ends
 	w.cmd.Dir, w.cmd.Stdout, w.cmd.Stderr = w.Dir, log, log
-	w.cmd.Env = append(append(w.environ(token), p.Options.Env...), env...)
+	w.cmd.Env = append(append(w.environ(), p.Options.Env...), env...)
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	w.Started = time.Now()
 	if err := w.cmd.Start(); err != nil {
@@ -82,7 +87,7 @@ func (w *Worker) faults() string  { return filepath.Join(w.Dir, "faults") }
 func (w *Worker) logFile() string { return filepath.Join(w.Dir, "log.jsonl") }
 
 // environ is what the worker is told. Short times make a test short.
-func (w *Worker) environ(token string) []string {
+func (w *Worker) environ() []string {
 	p, o, n := w.p, w.p.Options, w.p.Names
 	path := os.Getenv("PATH")
 	if !o.Npm {
@@ -98,7 +103,7 @@ func (w *Worker) environ(token string) []string {
 		"UNCLAIMED_QUEUE_URL=" + p.UnclaimedURL, "UNCLAIMED_DLQ_URL=" + p.unclaimedDLQ, "CONTAINER_OWNERSHIP_TABLE=" + p.Table,
 		"INPUT_QUEUE_PATTERN=" + n.InputPattern, "OUTPUT_QUEUE_PATTERN=" + n.OutputPattern, "DLQ_QUEUE_PATTERN=" + n.DLQPattern,
 		"INTERRUPTS_QUEUE_PATTERN=" + n.InterruptsPattern, "PROGRESS_QUEUE_PATTERN=" + n.ProgressPattern, "S3_BUCKET_PATTERN=" + n.BucketPattern,
-		"WORKSPACE_PATH=" + p.Workspaces, "CONTAINER_ID=" + w.Name, "ALLOWED_REPO_HOSTS=" + p.front.host(), "GITHUB_TOKEN=" + token,
+		"WORKSPACE_PATH=" + p.Workspaces, "CONTAINER_ID=" + w.Name, "ALLOWED_REPO_HOSTS=" + p.front.host(), "GITHUB_TOKEN=" + w.token,
 		"AGENT=command", "AGENT_COMMAND=" + p.built.tool + " agent", "AGENT_ENV=RUN_LOG,SITE_TOOL,WORKER_NAME",
 		"RUN_LOG=" + p.runLog, "SITE_TOOL=" + p.built.tool, "WORKER_NAME=" + w.Name,
 		"INTERRUPT_POLICY=" + o.Policy, "FAULT_DIR=" + w.faults(), "LOG_LEVEL=debug",
@@ -272,6 +277,12 @@ func (w *Worker) Exit(within time.Duration) int {
 	}
 	return w.cmd.ProcessState.ExitCode()
 }
+
+// Expire makes the worker's token one that the git server does not know.
+func (w *Worker) Expire() { w.p.Git.Refuse(w.token) }
+
+// Pid is the worker's process id.
+func (w *Worker) Pid() int { return w.cmd.Process.Pid }
 
 // Log returns what the worker logged so far.
 func (w *Worker) Log() string {

@@ -36,6 +36,7 @@ type Bucket struct {
 	client   *s3.Client
 	name     string
 	patience time.Duration
+	create   bool
 	retryer  aws.RetryerV2
 }
 
@@ -44,6 +45,9 @@ type Options struct {
 	// Patience is how long a call is repeated that fails as an outage makes it
 	// fail; zero means 90 s, which outlasts an outage of a minute.
 	Patience time.Duration
+	// Create makes List create a bucket that is missing, private and in the
+	// client's region.
+	Create bool
 }
 
 // Open returns the bucket of that name. It makes no request. The client is the
@@ -52,7 +56,7 @@ func Open(client *s3.Client, name string, o Options) *Bucket {
 	if o.Patience == 0 {
 		o.Patience = defaultPatience
 	}
-	return &Bucket{client: client, name: name, patience: o.Patience, retryer: newRetryer()}
+	return &Bucket{client: client, name: name, patience: o.Patience, create: o.Create, retryer: newRetryer()}
 }
 
 var _ deploy.Bucket = (*Bucket)(nil)
@@ -60,6 +64,14 @@ var _ deploy.Bucket = (*Bucket)(nil)
 // List implements deploy.Bucket. Neither hashes nor headers are known. Its errors
 // are *Error.
 func (b *Bucket) List(ctx context.Context) ([]deploy.Object, error) {
+	objects, err := b.list(ctx)
+	if b.create && isCode(err, "NoSuchBucket") {
+		return nil, b.makeBucket(ctx)
+	}
+	return objects, err
+}
+
+func (b *Bucket) list(ctx context.Context) ([]deploy.Object, error) {
 	var objects []deploy.Object
 	pages := s3.NewListObjectsV2Paginator(b.client, &s3.ListObjectsV2Input{
 		Bucket: &b.name, EncodingType: types.EncodingTypeUrl, // XML cannot hold every key

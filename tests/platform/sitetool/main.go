@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -117,8 +118,17 @@ func build(r runlog.Run, content string) error {
 				return err
 			}
 		}
-		return nil
+		return publish()
 	})
+}
+
+// publish copies what is to be served as it is.
+func publish() error {
+	err := os.CopyFS("dist", os.DirFS("public"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // there is nothing
+	}
+	return err
 }
 
 // alone logs a run. The lock lies on the checkout itself, wherever it is moved,
