@@ -375,6 +375,37 @@ func TestCrashAfterTheCommit(t *testing.T) {
 	}
 }
 
+// TestCrashAfterTheCommitOfARerun is the same for a command that had been cut off
+// before: its own commit may be empty, and is made once.
+func TestCrashAfterTheCommitOfARerun(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	w.agent.play["page one"] = func(ctx context.Context, r agent.Request) (agent.Result, error) {
+		cancel(handlers.ErrShutdown)
+		<-ctx.Done()
+		return agent.Result{}, errors.Join(write(r, "page.html", "one"), context.Cause(ctx))
+	}
+	m := w.message("t", "c-1", "page one")
+	if _, err := w.h.Handle(ctx, m); !handlers.HandedBack(err) {
+		t.Fatalf("got %v, want a message handed back", err)
+	}
+	delete(w.agent.play, "page one")
+	w.step = func(name string) {
+		if name == "commit" {
+			w.write = func(journal.Record) error { panic("crash") }
+		}
+	}
+	w.crash(m)
+	w.step, w.write = nil, nil
+	out := w.succeed(m)
+	if d := cmp.Diff([]string{"page one", "WIP: page one"}, w.log("thread-t")); d != "" {
+		t.Error("commits:", d)
+	}
+	if w.live() != "one" || out.CommitID != w.head("thread-t") {
+		t.Errorf("live page %q, answer %+v", w.live(), out)
+	}
+}
+
 func TestMessagesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

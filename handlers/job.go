@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -260,7 +261,11 @@ func (j *job) commit(ctx context.Context) error {
 	if j.failedAlready() {
 		message = wipMessage(j.in)
 	}
-	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, AllowEmpty: j.entry.Wip != ""})
+	lacks, err := j.lacksCommit(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, AllowEmpty: lacks})
 	switch {
 	case errors.Is(err, workspace.ErrNoChange):
 		err = j.takeHead(ctx)
@@ -278,6 +283,18 @@ func (j *job) commit(ctx context.Context) error {
 		return err
 	}
 	return j.record(ctx, journal.Committed)
+}
+
+// lacksCommit reports whether the command is to have a commit of its own although it
+// may be empty: its unfinished work has one. A former run may have made it, and a
+// crash came before the journal knew. Only the message tells, which an agent can
+// forge: then an empty commit is missing, and no more.
+func (j *job) lacksCommit(ctx context.Context) (bool, error) {
+	if j.entry.Wip == "" {
+		return false, nil
+	}
+	made, err := j.ws.CommandIDs(ctx, j.entry.Wip)
+	return !slices.Contains(made, j.in.CommandID), err
 }
 
 // takeHead is for a run without a commit of its own. If the thread's head is not

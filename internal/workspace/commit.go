@@ -140,6 +140,17 @@ func (w *Workspace) Files(ctx context.Context, from, to string) ([]string, error
 	return split(out), nil
 }
 
+// CommandIDs lists what the trailers Command-Id say of the branch's commits after a
+// given one. They are no evidence. Nothing is said of commits after one that is not
+// there.
+func (w *Workspace) CommandIDs(ctx context.Context, after string) ([]string, error) {
+	out, err := w.git(ctx, "log", "-z", "--format=%(trailers:key=Command-Id,valueonly,separator=%x00)", after+".."+w.head)
+	if exitCode(err) > 0 { // git knows no such commit
+		return nil, nil
+	}
+	return split(out), err
+}
+
 func split(out string) []string {
 	out = strings.TrimSuffix(out, "\x00")
 	if out == "" {
