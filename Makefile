@@ -91,7 +91,7 @@ test-git: setup ## Run the tests of checkout, branches, commits, merges and push
 	$(GO) test -race -timeout 20m $(call present,$(GIT))
 
 test-e2e: setup ## Run the end-to-end tests alone, and say what they do
-	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e/...
+	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e/... ./tests/matrix/...
 
 image: ## Build the image by buildah, without Docker; as root
 	@tools/image/build

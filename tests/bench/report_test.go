@@ -137,6 +137,9 @@ func median(all []time.Duration) time.Duration {
 func spread(all []time.Duration, unit time.Duration, decimals int) string {
 	f := func(d time.Duration) string { return fmt.Sprintf("%.*f", decimals, float64(d)/float64(unit)) }
 	name := map[time.Duration]string{time.Millisecond: "ms", time.Second: "s"}[unit]
+	if len(all) == 1 {
+		return f(all[0]) + " " + name
+	}
 	return fmt.Sprintf("%s %s (%s to %s)", f(median(all)), name, f(slices.Min(all)), f(slices.Max(all)))
 }
 
@@ -184,6 +187,9 @@ func TestMedian(t *testing.T) {
 	}
 	if got := spread([]time.Duration{1500 * time.Millisecond, time.Second, 4 * time.Second}, time.Second, 1); got != "1.5 s (1.0 to 4.0)" {
 		t.Errorf("spread %q", got)
+	}
+	if got := spread([]time.Duration{58 * time.Millisecond}, time.Millisecond, 0); got != "58 ms" {
+		t.Errorf("of one: %q", got)
 	}
 }
 

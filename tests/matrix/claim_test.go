@@ -18,7 +18,7 @@ import (
 
 // claimInTime is with the worker's own times, not the tests' short ones.
 func claimInTime(t *testing.T) {
-	w := newWorld(t, platform.Options{Env: []string{
+	w := newWorld(t, platform.Options{Npm: true, Env: []string{
 		"LEASE_DURATION=", "LEASE_RENEWAL=", "SWEEP_INTERVAL=", "VISIBILITY_TIMEOUT=", "IDLE_TIMEOUT=", "SHUTDOWN_GRACE=",
 	}})
 	worker := w.StartWorker()

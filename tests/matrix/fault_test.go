@@ -36,7 +36,7 @@ const greedy = `{"name":"site","version":"1.0.0","scripts":{"build":"node --max-
 
 // buildOutOfMemory does not end the worker, nor hold the thread up.
 func buildOutOfMemory(t *testing.T) {
-	w := newWorld(t, platform.Options{Idle: 10 * time.Second})
+	w := newWorld(t, platform.Options{Idle: 10 * time.Second, Npm: true})
 	w.Git.Commit(t, w.j.Repo, "main", "a greedy build", map[string]string{"package.json": greedy})
 	worker := w.StartWorker()
 	first := w.Command(w.j, "1", site.Add{})

@@ -28,7 +28,7 @@ func loopbackOnly(t *testing.T) {
 	if _, err := os.Stat(claude); err != nil {
 		t.Fatalf("the Claude Code CLI is missing; `make setup` installs it (%v)", err)
 	}
-	w, model := newWorld(t, platform.Options{Idle: 30 * time.Second}), modelserver.Start(t)
+	w, model := newWorld(t, platform.Options{Idle: 30 * time.Second, Npm: true}), modelserver.Start(t)
 	worker := w.StartWorker("AGENT=claude", "CLAUDE_PATH="+claude, "ANTHROPIC_API_KEY=sk-ant-test-0123456789", "ANTHROPIC_BASE_URL="+model.URL())
 	c := w.Command(w.j, "1", site.Add{Build: 2 * time.Second})
 	gate := modelserver.NewGate()

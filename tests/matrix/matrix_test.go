@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(platform.Main(m))
 }
 
-// rows is the matrix. The longest come first.
+// rows is the matrix.
 var rows = []struct {
 	name string
 	run  func(t *testing.T)
@@ -68,7 +68,6 @@ var rows = []struct {
 }
 
 func TestMatrix(t *testing.T) {
-	t.Parallel()
 	t.Run("rows", func(t *testing.T) { // returns when all have ended
 		for _, row := range rows {
 			t.Run(row.name, func(t *testing.T) {

@@ -90,7 +90,7 @@ func (w *world) cutOff(c *platform.Command, worker *platform.Worker) {
 }
 
 func interruptedBuild(t *testing.T) {
-	w := newWorld(t, platform.Options{Policy: "thread"})
+	w := newWorld(t, platform.Options{Policy: "thread", Npm: true})
 	worker := w.StartWorker()
 	c := w.twoSecondsIntoABuild()
 	w.Interrupt(w.j, "I have changed my mind")
@@ -112,7 +112,7 @@ func interruptedBuild(t *testing.T) {
 }
 
 func overtakenBuild(t *testing.T) {
-	w := newWorld(t, platform.Options{Policy: "thread"})
+	w := newWorld(t, platform.Options{Policy: "thread", Npm: true})
 	worker := w.StartWorker()
 	c := w.twoSecondsIntoABuild()
 	newer := w.Command(w.j, "1", site.Add{})

@@ -175,7 +175,7 @@ func TestTargetsSelect(t *testing.T) {
 		"test-git":         {"./internal/workspace/..."},
 		"test-container":   {"./cmd/...", "./tests/compose/..."},
 		"test-integration": {"./cmd/...", "./router/...", "./internal/deploy/...", "./internal/workspace/..."},
-		"test-e2e":         {"./tests/e2e/..."},
+		"test-e2e":         {"./tests/e2e/...", "./tests/matrix/..."},
 	} {
 		cmd := exec.CommandContext(t.Context(), "make", "--dry-run", "--silent", target)
 		cmd.Dir = root

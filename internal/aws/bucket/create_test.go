@@ -42,7 +42,7 @@ func TestCreateAtOnce(t *testing.T) {
 		"BucketAlreadyExists":     "BucketAlreadyExists to s3:CreateBucket",
 	} {
 		p := startProxy(t)
-		p.arm(func(_ *proxy, w http.ResponseWriter, r *http.Request, n int) bool {
+		p.arm(func(_ *proxy, w http.ResponseWriter, _ *http.Request, n int) bool {
 			if n == 1 {
 				return answer(w, http.StatusNotFound, "NoSuchBucket")
 			}
