@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/webordinary/claude-code-container/internal/agent"
 	"github.com/webordinary/claude-code-container/internal/journal"
@@ -107,49 +106,6 @@ func (j *job) failed(ctx context.Context, err error) error {
 	j.h.log().WarnContext(ctx, "attempt failed", slog.String("command_id", j.in.CommandID),
 		slog.Int("try", j.entry.Tries), slog.String("error_code", string(f.Code)), slog.Any("error", err))
 	return &f
-}
-
-// maxSubject is the length of a commit's first line.
-const maxSubject = 72
-
-// subject is the first line of an instruction, cut at a word.
-func subject(instruction string) string {
-	line := strings.TrimSpace(instruction)
-	line, _, _ = strings.Cut(line, "\n")
-	line = strings.Join(strings.Fields(line), " ")
-	if utf8.RuneCountInString(line) <= maxSubject {
-		return line
-	}
-	runes := []rune(line)[:maxSubject-1]
-	short := string(runes)
-	if i := strings.LastIndexByte(short, ' '); i > maxSubject/2 {
-		short = short[:i]
-	}
-	return short + "…"
-}
-
-// commitMessage tells people what a commit is. Its trailers are no evidence: an
-// agent can write the same.
-func commitMessage(in protocol.InputMessage, files []string) string {
-	var b strings.Builder
-	b.WriteString(subject(in.Instruction) + "\n\n" + strings.TrimSpace(in.Instruction) + "\n\nFiles:\n")
-	const most = 50
-	for _, f := range files[:min(len(files), most)] {
-		b.WriteString("- " + strings.ToValidUTF8(f, "�") + "\n")
-	}
-	if len(files) > most {
-		b.WriteString("- and more\n")
-	}
-	b.WriteString("\nThread-Id: " + in.ThreadID + "\nSession-Id: " + in.SessionID + "\nCommand-Id: " + in.CommandID + "\nUser: " + in.UserID + "\n")
-	return b.String()
-}
-
-// wipMessage is the message of a commit with unfinished work.
-func wipMessage(in protocol.InputMessage) func([]string) string {
-	return func([]string) string {
-		return "WIP: " + subject(in.Instruction) + "\n\n" + strings.TrimSpace(in.Instruction) +
-			"\n\nThread-Id: " + in.ThreadID + "\nSession-Id: " + in.SessionID + "\nWip-For: " + in.CommandID + "\nUser: " + in.UserID + "\n"
-	}
 }
 
 // remember leaves a note for the next instruction in the same conversation.

@@ -1,9 +1,9 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -41,15 +41,22 @@ func (j *job) deployWanted(ctx context.Context) (bool, error) {
 
 // isSuperseded reports whether a later command than this was deployed.
 func (j *job) isSuperseded(site journal.Site) bool {
-	return site.Complete && site.CommandID != j.in.CommandID && site.Sent.After(j.in.Delivery.Sent)
+	own := site.ProjectKey == j.h.Lease.Key() && site.CommandID == j.in.CommandID
+	return site.Complete && !own && site.Sent.After(j.in.Delivery.Sent)
 }
 
 // wantDeploy remembers that a bucket nobody deployed to yet shall get the thread,
 // although its build failed: also when the next command changes nothing.
 func (j *job) wantDeploy(ctx context.Context) error {
-	return j.inTurn(ctx, func(ctx context.Context, t *claim.Lease) error {
+	isKnown := func(ctx context.Context) (bool, error) {
 		_, known, err := j.h.Journal.LoadSite(ctx, j.bucketName())
-		if known || err != nil {
+		return known, err
+	}
+	if known, err := isKnown(ctx); known || err != nil {
+		return err // there is nothing to wait for
+	}
+	return j.inTurn(ctx, func(ctx context.Context, t *claim.Lease) error {
+		if known, err := isKnown(ctx); known || err != nil {
 			return err
 		}
 		return j.saveSite(ctx, journal.Site{Bucket: j.bucketName()}, t)
@@ -63,6 +70,7 @@ func (j *job) bucketName() string { return j.h.Names.Bucket(j.in.ProjectID) }
 func (j *job) deployAndPush(ctx context.Context) error {
 	var pushErr error
 	var wg sync.WaitGroup
+	defer wg.Wait() // also when a deploy panics
 	wg.Go(func() { pushErr = j.push(ctx) })
 	deployErr := j.deploy(ctx)
 	wg.Wait()
@@ -73,7 +81,9 @@ func (j *job) deploy(ctx context.Context) error {
 	if j.has(journal.Deployed) {
 		return nil
 	}
-	return j.inTurn(ctx, j.deployInTurn)
+	err := j.inTurn(ctx, j.deployInTurn)
+	j.endTurn(ctx) // nobody need wait for the push
+	return err
 }
 
 func (j *job) deployInTurn(ctx context.Context, t *claim.Lease) error {
@@ -113,26 +123,38 @@ func (j *job) sync(ctx context.Context, t *claim.Lease, site, before journal.Sit
 		return site, err
 	}
 	state, undisturbed := j.recallBucket(ctx, before)
-	result, err := deploy.Sync(ctx, bucket, deploy.Options{
-		Dir: filepath.Join(j.ws.Site(), "dist"), Grace: j.h.AssetGrace, Retired: site.Retired, Now: j.h.Now,
-		BeforePages: func(ctx context.Context) error { return errors.Join(j.beforePages(ctx), t.Check()) },
-		State:       state, Undisturbed: undisturbed, Rules: site.Rules,
+	may := func() error { return j.mayDeploy(t) }
+	result, err := deploy.Sync(ctx, turnBucket{bucket, may}, deploy.Options{
+		Dir: j.dist, Grace: j.h.AssetGrace, Retired: site.Retired, Now: j.h.Now,
+		BeforePages: j.beforePages, State: state, Undisturbed: undisturbed, Rules: site.Rules,
 	})
+	var refused *deploy.Error
+	if errors.As(err, &refused) && refused.Code == deploy.CodeRefused { // the bucket was not touched
+		before.Bucket = site.Bucket
+		return site, cmp.Or(j.saveSite(ctx, before, t), err)
+	}
 	site.Retired = result.Retired
 	if err == nil {
 		site.Complete, site.Deployed, site.Rules = true, j.h.now(), deploy.HeaderRules
 	}
 	j.rememberBucket(ctx, site, result.State)
-	if serr := j.saveSite(ctx, site, t); serr != nil && ctx.Err() == nil {
-		return site, serr
-	}
-	return site, err
+	// What the journal does not know of may be undone by an older command.
+	return site, cmp.Or(err, j.saveSite(ctx, site, t))
 }
+
+// doubt is how long a worker that was cut off while it deployed is expected to come
+// back and finish a call. Calls have deadlines; this is for what was sent and is
+// under way.
+const doubt = time.Hour
 
 // begun is what the journal says of the bucket while it is being deployed to.
 func (j *job) begun(bucket string, before journal.Site) journal.Site {
 	site := journal.Site{
-		Bucket: bucket, Commit: j.entry.Commit, CommandID: j.in.CommandID, Sent: j.in.Delivery.Sent, Retired: before.Retired,
+		Bucket: bucket, Commit: j.entry.Commit, ProjectKey: j.h.Lease.Key(), CommandID: j.in.CommandID,
+		Sent: j.in.Delivery.Sent, Retired: before.Retired, Doubt: before.Doubt,
+	}
+	if before.Commit != "" && !before.Complete {
+		site.Doubt = j.h.now().Add(doubt)
 	}
 	if site.Retired == nil { // none, rather than not known: what is replaced now was in use until now
 		site.Retired = map[string]time.Time{}
@@ -149,12 +171,12 @@ func (j *job) beforePages(ctx context.Context) error {
 	if !j.closeWindow() {
 		return context.Cause(ctx)
 	}
-	return j.h.Lease.Check()
+	return nil
 }
 
 // deployed says where the site is.
 func (j *job) deployed(at time.Time) {
-	j.out.DeploySuccess, j.out.DeploymentTime = true, at.UnixMilli()
+	j.out.DeploySuccess, j.out.Superseded, j.out.DeploymentTime = true, false, at.UnixMilli()
 	j.out.S3Bucket = j.bucketName()
 	j.out.S3URL = j.h.Names.SiteURL(j.out.S3Bucket)
 	j.out.PreviewURL = j.out.S3URL

@@ -298,8 +298,8 @@ func (h *Instruction) detach(ctx context.Context) (context.Context, context.Canc
 
 // internal is a failure of ours; a lost fence or workspace is a lost lease.
 func (h *Instruction) internal(ctx context.Context, err error) error {
-	if errors.Is(err, journal.ErrFenced) || errors.Is(err, workspace.ErrTaken) {
-		return claim.ErrLeaseLost
+	if errors.Is(err, journal.ErrFenced) || errors.Is(err, workspace.ErrTaken) || h.Lease.Check() != nil {
+		return claim.ErrLeaseLost // the context may not have ended yet
 	}
 	if cause := cutShort(ctx); cause != nil {
 		return cause

@@ -23,6 +23,8 @@ type job struct {
 	h  *Instruction
 	in protocol.InputMessage
 	ws *workspace.Workspace // nil until open
+	// The build, and what is kept of the workspace besides its commits.
+	dist, cache string
 
 	turn *turn // nil until asked for
 
@@ -53,6 +55,7 @@ func (j *job) handle(ctx context.Context) (protocol.Answer, error) {
 		j.out.ErrorCode, j.out.Error = "", ""
 	}
 	work, stop := j.interruptible(ctx)
+	defer stop()
 	defer j.endTurn(ctx) // whatever happens: it would be renewed for ever
 	err := j.steps(work)
 	inTime := !j.closeWindow()
@@ -106,7 +109,7 @@ func (j *job) openWorkspace(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	j.ws = ws
+	j.ws, j.dist, j.cache = ws, filepath.Join(ws.Site(), "dist"), ws.Cache()
 	if err := agent.Rescue(ws.Job(), ws.Conversations()); err != nil {
 		return err
 	}
@@ -251,85 +254,6 @@ func (j *job) failedAlready() bool {
 	return j.out.ErrorCode != ""
 }
 
-func (j *job) commit(ctx context.Context) error {
-	if j.entry.Has(journal.Committed) {
-		return nil
-	}
-	j.tell("commit", "recording the changes")
-	message := func(files []string) string { return commitMessage(j.in, files) }
-	if j.failedAlready() {
-		message = wipMessage(j.in)
-	}
-	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, AllowEmpty: j.entry.Wip != ""})
-	switch {
-	case errors.Is(err, workspace.ErrNoChange):
-		err = j.takeHead(ctx)
-		j.leftOut(c.Left)
-	case err != nil:
-		if !j.blame(ctx, err) {
-			return err
-		}
-		err = j.takeHead(ctx)
-	default:
-		err = j.take(ctx, c)
-		j.leftOut(c.Left)
-	}
-	if err != nil {
-		return err
-	}
-	return j.record(ctx, journal.Committed)
-}
-
-// takeHead is for a run without a commit of its own. If the thread's head is not
-// where the command found it, a former run's work is there, and a crash came
-// before the journal knew.
-func (j *job) takeHead(ctx context.Context) error {
-	if head := j.ws.Head(); head != j.entry.Base {
-		files, err := j.ws.Files(ctx, j.entry.Base, head)
-		if err != nil {
-			return err
-		}
-		j.setCommit(head, files)
-		return nil
-	}
-	j.setCommit(j.entry.Base, nil)
-	return nil
-}
-
-// take makes a new commit the command's. What was saved as unfinished work is
-// part of it.
-func (j *job) take(ctx context.Context, c workspace.Commit) error {
-	files := c.Files
-	if j.entry.Wip != "" {
-		var err error
-		if files, err = j.ws.Files(ctx, j.entry.Base, c.SHA); err != nil {
-			return err
-		}
-	}
-	j.setCommit(c.SHA, files)
-	return nil
-}
-
-func (j *job) setCommit(sha string, files []string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if files == nil {
-		files = []string{}
-	}
-	j.entry.Commit, j.out.CommitID = sha, sha
-	j.out.SetFiles(files)
-}
-
-// leftOut names in the summary what was not committed.
-func (j *job) leftOut(files []string) {
-	for _, f := range files {
-		j.out.Summary += "\n\nLeft out of the commit, as this platform does not allow it: " + f
-	}
-}
-
-// changed reports whether the command has a commit of its own.
-func (j *job) changed() bool { return j.entry.Commit != j.entry.Base }
-
 func (j *job) build(ctx context.Context) error {
 	if j.entry.Has(journal.Built) && (j.entry.Has(journal.Deployed) || j.isDist()) {
 		return nil
@@ -374,7 +298,7 @@ func (j *job) build(ctx context.Context) error {
 
 // distStamp is the file that holds the commit which dist was built from. No
 // child can write where it lies.
-func (j *job) distStamp() string { return filepath.Join(j.ws.Cache(), "dist-commit") }
+func (j *job) distStamp() string { return filepath.Join(j.cache, "dist-commit") }
 
 // isDist reports whether dist is what a former run of this command built: since
 // a crash, another command may have used the checkout.
@@ -389,19 +313,6 @@ func (j *job) forgetDist() error {
 		return fmt.Errorf("forget what was built: %w", err)
 	}
 	return nil
-}
-
-// amend takes the lock file that installing changed into the commit.
-func (j *job) amend(ctx context.Context) error {
-	message := func(files []string) string { return commitMessage(j.in, files) }
-	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, Amend: j.changed()})
-	if errors.Is(err, workspace.ErrNoChange) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return j.take(ctx, c)
 }
 
 func (j *job) tell(name, text string) { j.h.tell(j.in, name, text) }

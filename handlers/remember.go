@@ -20,7 +20,7 @@ type remembered struct {
 	State json.RawMessage `json:"state"`
 }
 
-func (j *job) rememberedFile() string { return filepath.Join(j.ws.Cache(), "bucket.json") }
+func (j *job) rememberedFile() string { return filepath.Join(j.cache, "bucket.json") }
 
 // recallBucket returns what is remembered of the bucket, nil if nothing is, and whether
 // nobody has deployed to it since.
@@ -43,7 +43,7 @@ func (j *job) recallBucket(ctx context.Context, site journal.Site) (state *deplo
 	case r.Site.Bucket != site.Bucket:
 		return nil, false
 	}
-	return state, isSameDeploy(r.Site, site)
+	return state, isSameDeploy(r.Site, site) && !j.h.now().Before(site.Doubt)
 }
 
 // isSameDeploy compares by the time too: a command may be deployed more than once.

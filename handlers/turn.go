@@ -3,11 +3,13 @@ package handlers
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/webordinary/claude-code-container/internal/claim"
+	"github.com/webordinary/claude-code-container/internal/deploy"
 	"github.com/webordinary/claude-code-container/internal/journal"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 )
@@ -84,17 +86,56 @@ func (j *job) inTurn(ctx context.Context, do func(ctx context.Context, t *claim.
 	bound, unbind := t.Bind(ctx)
 	defer unbind()
 	err = do(bound, t)
-	if err != nil && ctx.Err() == nil && (t.Check() != nil || errors.Is(err, journal.ErrFenced)) {
+	if err != nil && ctx.Err() == nil && (t.Check() != nil || errors.Is(err, errTurnLost)) {
 		j.endTurn(ctx) // another try asks anew
 		return &StepError{Code: protocol.DeployFailed, Reason: "another worker took over the bucket of this site in the meantime", Err: errTurnLost}
 	}
 	return err
 }
 
-// saveSite writes what a bucket holds, while it is our turn.
-func (j *job) saveSite(ctx context.Context, s journal.Site, t *claim.Lease) error {
-	if err := errors.Join(j.h.Lease.Check(), t.Check()); err != nil {
+// mayDeploy is asked before each call that changes the bucket or what the journal
+// says of it.
+func (j *job) mayDeploy(t *claim.Lease) error {
+	if err := j.h.Lease.Check(); err != nil {
 		return err
 	}
-	return j.h.Journal.SaveSite(ctx, s, journal.Fence{ProjectKey: t.Key(), Number: t.Fence()})
+	if t.Check() != nil {
+		return errTurnLost
+	}
+	return nil
+}
+
+// saveSite writes what a bucket holds, while it is our turn.
+func (j *job) saveSite(ctx context.Context, s journal.Site, t *claim.Lease) error {
+	if err := j.mayDeploy(t); err != nil {
+		return err
+	}
+	err := j.h.Journal.SaveSite(ctx, s, journal.Fence{ProjectKey: t.Key(), Number: t.Fence()})
+	if errors.Is(err, journal.ErrFenced) { // of the bucket, not of the project
+		return errTurnLost
+	}
+	return err
+}
+
+// turnBucket is a bucket that is changed in turn only. A worker that was frozen
+// may come back between any two calls, before its context has ended.
+type turnBucket struct {
+	deploy.Bucket
+	may func() error
+}
+
+// Put implements deploy.Bucket.
+func (b turnBucket) Put(ctx context.Context, o deploy.Object, body io.ReadSeeker, c deploy.Condition) (string, error) {
+	if err := b.may(); err != nil {
+		return "", err
+	}
+	return b.Bucket.Put(ctx, o, body, c)
+}
+
+// Delete implements deploy.Bucket.
+func (b turnBucket) Delete(ctx context.Context, keys ...string) error {
+	if err := b.may(); err != nil {
+		return err
+	}
+	return b.Bucket.Delete(ctx, keys...)
 }

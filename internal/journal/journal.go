@@ -133,12 +133,17 @@ func (e *Entry) Restart() {
 
 // Site is what a bucket holds: the last deploy, and whether it came to its end.
 type Site struct {
-	Bucket    string    `json:"bucket"`
-	Commit    string    `json:"commit,omitempty"`
-	CommandID string    `json:"commandId,omitempty"`
-	Sent      time.Time `json:"sent,omitzero"`
-	Complete  bool      `json:"complete"`
-	Deployed  time.Time `json:"deployed,omitzero"`
+	Bucket string `json:"bucket"`
+	Commit string `json:"commit,omitempty"`
+	// ProjectKey says whose command it was: two users may choose the same id.
+	ProjectKey string    `json:"projectKey,omitempty"`
+	CommandID  string    `json:"commandId,omitempty"`
+	Sent       time.Time `json:"sent,omitzero"`
+	Complete   bool      `json:"complete"`
+	Deployed   time.Time `json:"deployed,omitzero"`
+	// Doubt is until when an earlier worker, which was cut off while it deployed,
+	// may still be about to change the bucket: only a listing tells what it holds.
+	Doubt time.Time `json:"doubt,omitzero"`
 	// Rules is the version of the rules by which every object of a build got
 	// its headers; zero if that is not known.
 	Rules int `json:"rules,omitempty"`

@@ -15,7 +15,7 @@ import (
 
 // PushRequest says what to push.
 type PushRequest struct {
-	SHA       string // a commit of the branch
+	SHA       string // a commit of the branch; what is on top of it goes along
 	CommandID string // names the side branch of a conflict
 }
 
@@ -46,7 +46,10 @@ const tries = 3
 // merged, without touching the checkout. It returns a *ConflictError if they
 // cannot be, an *Error, or the cause of ctx.
 func (w *Workspace) Push(ctx context.Context, r PushRequest) (Push, error) {
-	tip := r.SHA
+	tip, err := w.newest(ctx, r.SHA)
+	if err != nil {
+		return Push{}, err
+	}
 	var last error
 	for range tries {
 		branches, _, err := w.refs(ctx)
@@ -73,6 +76,20 @@ func (w *Workspace) Push(ctx context.Context, r PushRequest) (Push, error) {
 		}
 	}
 	return Push{}, last
+}
+
+// newest is the branch's head, if it has the commit, else the commit. A command that
+// is taken up again may find a later one's commit on top of its own, and must not
+// move the branch back.
+func (w *Workspace) newest(ctx context.Context, sha string) (string, error) {
+	head, err := w.localHead(ctx)
+	if err != nil || head == "" {
+		return sha, err
+	}
+	if has, err := w.isAncestor(ctx, sha, head); !has || err != nil {
+		return sha, err
+	}
+	return head, nil
 }
 
 // follow remembers where the remote's branch is.

@@ -250,6 +250,27 @@ func TestPushWhoseAnswerWasLost(t *testing.T) {
 	}
 }
 
+// A command that was cut off before its push is taken up again, and a later one has
+// committed meanwhile.
+func TestPushDoesNotMoveTheBranchBack(t *testing.T) {
+	f := setUp(t)
+	w := f.open(f.request("1", "c1"))
+	f.write(w, "a.txt", "a")
+	one := f.commit(w, "a")
+	w = f.open(f.request("1", "c2"))
+	f.write(w, "b.txt", "b")
+	two := f.commit(w, "b")
+	f.push(f.open(f.request("1", "c1")), one.SHA)
+	w = f.open(f.request("1", "c2"))
+	if has, err := w.Contains(t.Context(), two.SHA); !has || err != nil {
+		t.Errorf("the later command's commit is gone from the branch (%v)", err)
+	}
+	f.push(w, two.SHA)
+	if n := f.remote("rev-list", "--count", "main..thread-1"); n != "2" {
+		t.Errorf("%s commits; want 2", n)
+	}
+}
+
 // Push recovery looked for the text "non-fast-forward"; git says "fetch first".
 func TestMovedRemoteIsMerged(t *testing.T) {
 	f := setUp(t)

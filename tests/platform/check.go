@@ -131,13 +131,16 @@ func (p *Platform) checkCommits() {
 // checkRuns looks at what agents and builds logged.
 func (p *Platform) checkRuns(r *Report) {
 	p.tb.Helper()
-	starts, all := map[string][]runlog.Run{}, p.Runs()
-	open := map[int]runlog.Run{} // by process id
+	starts, all := map[string][]*agentRun{}, p.Runs()
+	open := map[int]*agentRun{} // by process id
 	for _, run := range all {
 		switch run.Event {
 		case runlog.Overlap:
 			p.tb.Errorf("two in one checkout: %+v came while another ran", run)
 		case runlog.End:
+			if it := open[run.Pid]; it != nil {
+				it.end = run.At
+			}
 			delete(open, run.Pid)
 		case runlog.Start:
 			for _, other := range open {
@@ -146,9 +149,9 @@ func (p *Platform) checkRuns(r *Report) {
 					break
 				}
 			}
-			open[run.Pid] = run
+			open[run.Pid] = &agentRun{Run: run}
 			if run.Kind == "agent" {
-				starts[run.Token] = append(starts[run.Token], run)
+				starts[run.Token] = append(starts[run.Token], open[run.Pid])
 			}
 		}
 	}
@@ -162,17 +165,31 @@ func (p *Platform) checkRuns(r *Report) {
 		for i := range runs[1:] {
 			r.Reruns++
 			if !p.explained(runs[i], runs[i+1]) {
-				p.tb.Errorf("the agent ran again for %s on %s at %s, and nothing had happened to %s since %s",
-					c.ID, runs[i+1].Worker, runs[i+1].At, runs[i].Worker, runs[i].At)
+				p.tb.Errorf("the agent ran again for %s on %s at %s, and nothing had happened to %s while it ran from %s to %s",
+					c.ID, runs[i+1].Worker, runs[i+1].At, runs[i].Worker, runs[i].At, runs[i].end)
 			}
 		}
 	}
 }
 
-// explained reports whether a fault hit the worker of a run before the next one.
-func (p *Platform) explained(run, next runlog.Run) bool {
+// agentRun is a run of an agent or a build; end is zero if it was cut off.
+type agentRun struct {
+	runlog.Run
+	end time.Time
+}
+
+// recording is the time in which a worker surely has recorded that the agent ended.
+const recording = 5 * time.Second
+
+// explained reports whether a fault hit the worker of a run before the next one: in
+// the agent's step, if that came to its end.
+func (p *Platform) explained(run, next *agentRun) bool {
+	until := next.At
+	if !run.end.IsZero() && run.end.Add(recording).Before(until) {
+		until = run.end.Add(recording)
+	}
 	return slices.ContainsFunc(p.Faults(), func(f Fault) bool {
-		return f.Worker == run.Worker && f.From.Before(next.At) && (f.To.IsZero() || f.To.After(run.At))
+		return f.Worker == run.Worker && f.From.Before(until) && (f.To.IsZero() || f.To.After(run.At))
 	})
 }
 

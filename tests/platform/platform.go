@@ -30,6 +30,9 @@ type Options struct {
 	// Npm is set for builds by the real npm; else the site's own program
 	// stands in for it, in a fraction of its time.
 	Npm bool
+	// Program is the path of the workers' program; empty means one that is built
+	// for the tests, with faults to order.
+	Program string
 	// Env is set for every worker, and wins.
 	Env []string
 }

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func (p *Platform) StartWorker(env ...string) *Worker {
 	if err != nil {
 		p.tb.Fatal(err)
 	}
-	w.cmd = exec.Command(p.built.worker, "run") //nolint:noctx // it must live on when a context ends
+	w.cmd = exec.Command(cmp.Or(p.Options.Program, p.built.worker), "run") //nolint:noctx // it must live on when a context ends
 	w.cmd.Dir, w.cmd.Stdout, w.cmd.Stderr = w.Dir, log, log
 	w.cmd.Env = append(append(w.environ(), p.Options.Env...), env...)
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -279,6 +280,9 @@ func (w *Worker) Exit(within time.Duration) int {
 
 // Expire makes the worker's token one that the git server does not know.
 func (w *Worker) Expire() { w.p.Git.Refuse(w.token) }
+
+// Pid is the worker's process id.
+func (w *Worker) Pid() int { return w.cmd.Process.Pid }
 
 // Log returns what the worker logged so far.
 func (w *Worker) Log() string {

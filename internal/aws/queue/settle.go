@@ -53,6 +53,18 @@ func (h *held) handBack(ctx context.Context, delay time.Duration) {
 	}
 }
 
+// renew sends a message again, instead of handing it out, if this is the last
+// receive that the RedrivePolicy allows: whoever had it before has crashed, and if
+// that happened once more, SQS would move it away with no answer to anybody. How
+// often a command may crash its worker, the journal counts.
+func (h *held) renew(ctx context.Context) bool {
+	if h.delivery.Receives < maxReceives || !h.resend(ctx, 0) {
+		return false
+	}
+	h.forget()
+	return true
+}
+
 // resend sends the message again and then deletes it; false if it was not sent. In
 // between a crash leaves two, with one commandId.
 func (h *held) resend(ctx context.Context, delay time.Duration) bool {

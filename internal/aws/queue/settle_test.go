@@ -314,3 +314,29 @@ func TestUnreadableMessage(t *testing.T) {
 		m.Ack()
 	}
 }
+
+// TestTheLastReceiveIsNotRisked: a message whose receivers crash is sent again
+// before it is handed out a third time, so SQS never moves it away.
+func TestTheLastReceiveIsNotRisked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newTransport()
+		s := queue.New(queue.Config{Client: f.client()}).Subscriber(nil, nil)
+		out, err := s.Subscribe(t.Context(), "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.put("m", 3)
+		synctest.Wait()
+		sent, deleted := f.of("SendMessage"), f.of("DeleteMessage")
+		if len(sent) != 1 || len(deleted) != 1 || sent[0].input["DelaySeconds"] != nil && sent[0].input["DelaySeconds"] != 0.0 {
+			t.Errorf("sent again %v, deleted %v; want once each, without a delay", sent, deleted)
+		}
+		select {
+		case m := <-out:
+			t.Errorf("message %s was handed out", m.UUID)
+		default:
+		}
+		shut(t, s)
+	})
+}

@@ -133,8 +133,12 @@ func (s *subscription) receive(ctx context.Context, in middleware.InitializeInpu
 func (s *subscription) forward(ctx, receiving context.Context, in <-chan *message.Message) {
 	for inner := range in {
 		h := s.hold(ctx, s.poll)
-		s.messages.Go(func() { h.run(ctx) })
-		s.poll.end(s.handOut(receiving, h))
+		if h.renew(ctx) {
+			s.poll.end(0)
+		} else {
+			s.messages.Go(func() { h.run(ctx) })
+			s.poll.end(s.handOut(receiving, h))
+		}
 		inner.Nack() // makes no call
 	}
 }

@@ -1,0 +1,147 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/webordinary/claude-code-container/internal/journal"
+	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/internal/workspace"
+)
+
+func (j *job) commit(ctx context.Context) error {
+	if j.entry.Has(journal.Committed) {
+		return nil
+	}
+	j.tell("commit", "recording the changes")
+	message := func(files []string) string { return commitMessage(j.in, files) }
+	if j.failedAlready() {
+		message = wipMessage(j.in)
+	}
+	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, AllowEmpty: j.entry.Wip != ""})
+	switch {
+	case errors.Is(err, workspace.ErrNoChange):
+		err = j.takeHead(ctx)
+		j.leftOut(c.Left)
+	case err != nil:
+		if !j.blame(ctx, err) {
+			return err
+		}
+		err = j.takeHead(ctx)
+	default:
+		err = j.take(ctx, c)
+		j.leftOut(c.Left)
+	}
+	if err != nil {
+		return err
+	}
+	return j.record(ctx, journal.Committed)
+}
+
+// takeHead is for a run without a commit of its own. If the thread's head is not
+// where the command found it, a former run's work is there, and a crash came
+// before the journal knew.
+func (j *job) takeHead(ctx context.Context) error {
+	if head := j.ws.Head(); head != j.entry.Base {
+		files, err := j.ws.Files(ctx, j.entry.Base, head)
+		if err != nil {
+			return err
+		}
+		j.setCommit(head, files)
+		return nil
+	}
+	j.setCommit(j.entry.Base, nil)
+	return nil
+}
+
+// take makes a new commit the command's. What was saved as unfinished work is
+// part of it.
+func (j *job) take(ctx context.Context, c workspace.Commit) error {
+	files := c.Files
+	if j.entry.Wip != "" {
+		var err error
+		if files, err = j.ws.Files(ctx, j.entry.Base, c.SHA); err != nil {
+			return err
+		}
+	}
+	j.setCommit(c.SHA, files)
+	return nil
+}
+
+func (j *job) setCommit(sha string, files []string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if files == nil {
+		files = []string{}
+	}
+	j.entry.Commit, j.out.CommitID = sha, sha
+	j.out.SetFiles(files)
+}
+
+// leftOut names in the summary what was not committed.
+func (j *job) leftOut(files []string) {
+	for _, f := range files {
+		j.out.Summary += "\n\nLeft out of the commit, as this platform does not allow it: " + f
+	}
+}
+
+// changed reports whether the command has a commit of its own.
+func (j *job) changed() bool { return j.entry.Commit != j.entry.Base }
+
+// amend takes the lock file that installing changed into the commit.
+func (j *job) amend(ctx context.Context) error {
+	message := func(files []string) string { return commitMessage(j.in, files) }
+	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, Amend: j.changed()})
+	if errors.Is(err, workspace.ErrNoChange) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return j.take(ctx, c)
+}
+
+// maxSubject is the length of a commit's first line.
+const maxSubject = 72
+
+// subject is the first line of an instruction, cut at a word.
+func subject(instruction string) string {
+	line := strings.TrimSpace(instruction)
+	line, _, _ = strings.Cut(line, "\n")
+	line = strings.Join(strings.Fields(line), " ")
+	if utf8.RuneCountInString(line) <= maxSubject {
+		return line
+	}
+	runes := []rune(line)[:maxSubject-1]
+	short := string(runes)
+	if i := strings.LastIndexByte(short, ' '); i > maxSubject/2 {
+		short = short[:i]
+	}
+	return short + "…"
+}
+
+// commitMessage tells people what a commit is. Its trailers are no evidence: an
+// agent can write the same.
+func commitMessage(in protocol.InputMessage, files []string) string {
+	var b strings.Builder
+	b.WriteString(subject(in.Instruction) + "\n\n" + strings.TrimSpace(in.Instruction) + "\n\nFiles:\n")
+	const most = 50
+	for _, f := range files[:min(len(files), most)] {
+		b.WriteString("- " + strings.ToValidUTF8(f, "�") + "\n")
+	}
+	if len(files) > most {
+		b.WriteString("- and more\n")
+	}
+	b.WriteString("\nThread-Id: " + in.ThreadID + "\nSession-Id: " + in.SessionID + "\nCommand-Id: " + in.CommandID + "\nUser: " + in.UserID + "\n")
+	return b.String()
+}
+
+// wipMessage is the message of a commit with unfinished work.
+func wipMessage(in protocol.InputMessage) func([]string) string {
+	return func([]string) string {
+		return "WIP: " + subject(in.Instruction) + "\n\n" + strings.TrimSpace(in.Instruction) +
+			"\n\nThread-Id: " + in.ThreadID + "\nSession-Id: " + in.SessionID + "\nWip-For: " + in.CommandID + "\nUser: " + in.UserID + "\n"
+	}
+}

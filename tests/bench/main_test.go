@@ -1,0 +1,35 @@
+package bench
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/webordinary/claude-code-container/tests/platform"
+)
+
+var update = flag.Bool("update", false, "write the table into docs/benchmarks.md")
+
+// results is what the benchmarks have measured.
+var results = report{rows: map[string]row{}}
+
+const document = "../../docs/benchmarks.md"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	results.begun(time.Now())
+	code := platform.Main(m)
+	if flag.Lookup("test.bench").Value.String() == "" {
+		os.Exit(code)
+	}
+	fmt.Printf("\n%s\n", results.markdown())
+	if *update {
+		if err := results.write(document); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}

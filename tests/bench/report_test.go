@@ -1,0 +1,212 @@
+package bench
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The rows of the table, in their order.
+const (
+	receiveOne    = "Messages received and deleted, one subscription"
+	receiveFour   = "Messages received and deleted, four subscriptions"
+	claimHandler  = "Claim request sent → first command's handler begun"
+	claimAgent    = "Claim request sent → first command's agent started"
+	recovery      = "Worker killed (-9) in the agent's step → agent started again elsewhere"
+	recoveryReal  = "The same with the default settings (lease 45 s)"
+	callsIdle     = "API calls per hour, idle, no project claimed"
+	callsClaimed  = "API calls per hour, idle, one project claimed"
+	callsMessage  = "API calls per command that changes a page"
+	shutdown      = "SIGTERM in a job longer than the grace → worked on elsewhere"
+	shutdownAfter = "The same, counted from the cut"
+	startUp       = "Start of the program → first ReceiveMessage"
+	memory        = "Resident memory, idle"
+)
+
+func order() []string {
+	return []string{
+		receiveOne, receiveFour, claimHandler, claimAgent, recovery, recoveryReal,
+		callsIdle, callsClaimed, callsMessage, shutdown, shutdownAfter, startUp, memory,
+	}
+}
+
+// row is one line of the table. All of it is text.
+type row struct {
+	figure  string
+	against string // a goal, or what was measured beside it
+	runs    string
+}
+
+// report is filled by the benchmarks, one after the other.
+type report struct {
+	head string
+	rows map[string]row
+}
+
+// begun notes what the figures depend on.
+func (r *report) begun(now time.Time) {
+	r.head = fmt.Sprintf("%s, %s, %d cores (%s), %s %s/%s; load average at the start %s",
+		now.UTC().Format("2006-01-02 15:04 MST"), revision(), runtime.NumCPU(), processor(), runtime.Version(), runtime.GOOS, runtime.GOARCH, load())
+}
+
+func (r *report) set(name string, measured row) { r.rows[name] = measured }
+
+// markdown is the table. A row that has not been measured says so.
+func (r *report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Measured %s.\n\n| What | Figure | Against | Runs |\n|---|---|---|---|\n", r.head)
+	for _, name := range order() {
+		got, ok := r.rows[name]
+		if !ok {
+			got = row{figure: "not measured: its benchmark failed or was left out"}
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, got.figure, got.against, got.runs)
+	}
+	return b.String()
+}
+
+const (
+	markBegin = "<!-- table: begin; written by make bench -->\n"
+	markEnd   = "<!-- table: end -->"
+)
+
+var errNoMarks = errors.New("there are no two marks to write the table between")
+
+// write replaces what is between the marks of a document.
+func (r *report) write(name string) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := bytes.Cut(b, []byte(markBegin))
+	_, after, ok2 := bytes.Cut(rest, []byte(markEnd))
+	if !ok || !ok2 {
+		return fmt.Errorf("%s: %w", name, errNoMarks)
+	}
+	return os.WriteFile(name, slices.Concat(before, []byte(markBegin), []byte(r.markdown()), []byte(markEnd), after), 0o644)
+}
+
+// revision is the commit that is measured.
+func revision() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty", "--exclude", "*").Output() //nolint:noctx // it ends at once
+	if err != nil {
+		return "no commit (git says " + err.Error() + ")"
+	}
+	return "commit " + strings.TrimSpace(string(out))
+}
+
+func processor() string {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return err.Error()
+	}
+	_, rest, _ := strings.Cut(string(b), "model name\t: ")
+	name, _, _ := strings.Cut(rest, "\n")
+	return name
+}
+
+func load() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(strings.Fields(string(b))[:3], " ")
+}
+
+// median is that of a copy.
+func median(all []time.Duration) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(all))
+	if n := len(sorted); n%2 == 0 {
+		return (sorted[n/2-1] + sorted[n/2]) / 2
+	}
+	return sorted[len(sorted)/2]
+}
+
+// spread is the median, with the least and the most.
+func spread(all []time.Duration, unit time.Duration, decimals int) string {
+	f := func(d time.Duration) string { return fmt.Sprintf("%.*f", decimals, float64(d)/float64(unit)) }
+	name := map[time.Duration]string{time.Millisecond: "ms", time.Second: "s"}[unit]
+	if len(all) == 1 {
+		return f(all[0]) + " " + name
+	}
+	return fmt.Sprintf("%s %s (%s to %s)", f(median(all)), name, f(slices.Min(all)), f(slices.Max(all)))
+}
+
+func TestReport(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "doc.md")
+	r := report{head: "today", rows: map[string]row{}}
+	if err := os.WriteFile(file, []byte("none"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.write(file); !errors.Is(err, errNoMarks) {
+		t.Errorf("a document without marks: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("above\n"+markBegin+"old\n"+markEnd+"\nbelow\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.set(memory, row{"30 MB", "40 MB", "2"})
+	for range 2 { // what it wrote, it finds again
+		if err := r.write(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "above\n" + markBegin + r.markdown() + markEnd + "\nbelow\n"
+	if string(b) != want {
+		t.Errorf("got %s\nwant %s", b, want)
+	}
+	if text := string(b); !strings.Contains(text, "| "+memory+" | 30 MB | 40 MB | 2 |\n") || !strings.Contains(text, "| "+startUp+" | not measured") {
+		t.Errorf("rows are missing in %s", b)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, tt := range []struct {
+		all  []time.Duration
+		want time.Duration
+	}{
+		{nil, 0}, {[]time.Duration{5}, 5}, {[]time.Duration{9, 1, 5}, 5}, {[]time.Duration{9, 1, 5, 7}, 6},
+	} {
+		if got := median(tt.all); got != tt.want {
+			t.Errorf("median of %v is %d, want %d", tt.all, got, tt.want)
+		}
+	}
+	if got := spread([]time.Duration{1500 * time.Millisecond, time.Second, 4 * time.Second}, time.Second, 1); got != "1.5 s (1.0 to 4.0)" {
+		t.Errorf("spread %q", got)
+	}
+	if got := spread([]time.Duration{58 * time.Millisecond}, time.Millisecond, 0); got != "58 ms" {
+		t.Errorf("of one: %q", got)
+	}
+}
+
+// TestDocument: the document has the marks, and a table of today's rows.
+func TestDocument(t *testing.T) {
+	b, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(b), markBegin)
+	table, _, ok2 := strings.Cut(rest, markEnd)
+	if !ok || !ok2 {
+		t.Fatal(errNoMarks)
+	}
+	for _, name := range order() {
+		if !strings.Contains(table, "\n| "+name+" | ") {
+			t.Errorf("no row %q; make bench writes it", name)
+		}
+	}
+}
