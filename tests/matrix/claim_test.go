@@ -141,18 +141,19 @@ func usersAndProjects(t *testing.T) {
 func sharedBucket(t *testing.T) {
 	w := newWorld(t, platform.Options{})
 	jenny := w.AddProject("amelia", "jenny")
-	w.StartWorker()
-	w.StartWorker()
-	older := w.Command(w.j, "1", site.Add{Work: 6 * time.Second})
+	slow := w.StartWorker()
+	if err := slow.Arm("committed", "hold"); err != nil {
+		t.Fatal(err)
+	}
+	older := w.Command(w.j, "1", site.Add{})
 	w.Send(older)
-	w.AwaitRun(older, "agent", patience)
+	w.AwaitFired(slow, "committed", patience)
+	w.StartWorker()
 	later := w.Command(jenny, "2", site.Add{})
 	if out := w.well(later); out.Superseded || !out.DeploySuccess {
 		t.Errorf("the later one's answer: %+v", out)
 	}
-	if len(w.Answers(older.ID)) > 0 {
-		t.Fatal("the older one was done first, so nothing was shown")
-	}
+	slow.Release("committed")
 	if out := w.answer(older, 1); !out.Success || !out.Superseded || out.DeploySuccess {
 		t.Errorf("the older one's answer: %+v", out)
 	}

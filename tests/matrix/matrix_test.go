@@ -76,7 +76,7 @@ func TestMatrix(t *testing.T) {
 			})
 		}
 	})
-	t.Run("policy is just enough for all rows", checkPolicy)
+	t.Run("policy is just enough", checkPolicy)
 }
 
 // explained are permissions' calls that no row makes, and why they are allowed.

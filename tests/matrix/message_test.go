@@ -71,20 +71,21 @@ func (w *world) twoSecondsIntoABuild() *platform.Command {
 }
 
 // cutOff checks the answer of a command whose build was interrupted just now: TERM
-// is heeded at once, and KILL would come after 2 s.
+// is heeded at once, and KILL would come after 2 s. The rest is for a busy machine;
+// the build would take longer.
 func (w *world) cutOff(c *platform.Command, worker *platform.Worker) {
 	w.t.Helper()
 	began := time.Now()
 	out := w.answer(c, 1)
 	w.t.Logf("answered %s after the interruption was sent", time.Since(began).Round(time.Millisecond))
 	w.failed(out, protocol.Interrupted, "kept on the branch")
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		w.t.Errorf("answered after %s", took)
 	}
 	if !out.Interrupted || out.BuildSuccess || out.DeploySuccess {
 		w.t.Errorf("answer %+v", out)
 	}
-	w.await(2*time.Second, "the build is gone", func() bool {
+	w.await(5*time.Second, "the build is gone", func() bool {
 		return !slices.ContainsFunc(worker.Left(), func(p string) bool { return strings.HasSuffix(p, " build") })
 	})
 }
