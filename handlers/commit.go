@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -17,7 +18,7 @@ func (j *job) commit(ctx context.Context) error {
 		return nil
 	}
 	j.tell("commit", "recording the changes")
-	message := func(files []string) string { return commitMessage(j.in, files) }
+	message := func(files []string) string { return commitMessage(j.in, j.h.Lease.Fence(), files) }
 	if j.failedAlready() {
 		message = wipMessage(j.in)
 	}
@@ -90,6 +91,10 @@ func (j *job) take(ctx context.Context, c workspace.Commit) error {
 func (j *job) setCommit(sha string, files []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.setCommitLocked(sha, files)
+}
+
+func (j *job) setCommitLocked(sha string, files []string) {
 	if files == nil {
 		files = []string{}
 	}
@@ -109,7 +114,7 @@ func (j *job) changed() bool { return j.entry.Commit != j.entry.Base }
 
 // amend takes the lock file that installing changed into the commit.
 func (j *job) amend(ctx context.Context) error {
-	message := func(files []string) string { return commitMessage(j.in, files) }
+	message := func(files []string) string { return commitMessage(j.in, j.h.Lease.Fence(), files) }
 	c, err := j.ws.Commit(ctx, workspace.CommitRequest{Message: message, Amend: j.changed()})
 	if errors.Is(err, workspace.ErrNoChange) {
 		return nil
@@ -139,26 +144,64 @@ func subject(instruction string) string {
 	return short + "…"
 }
 
-// commitMessage tells people what a commit is. Its trailers are no evidence: an
-// agent can write the same.
-func commitMessage(in protocol.InputMessage, files []string) string {
+// commitMessage tells people what a commit is. Its trailers are evidence of one
+// thing only; see isTwin.
+func commitMessage(in protocol.InputMessage, fence int64, files []string) string {
 	var b strings.Builder
-	b.WriteString(subject(in.Instruction) + "\n\n" + strings.TrimSpace(in.Instruction) + "\n\nFiles:\n")
+	b.WriteString(heading(in) + "\n\nFiles:\n")
 	const most = 50
 	for _, f := range files[:min(len(files), most)] {
-		b.WriteString("- " + strings.ToValidUTF8(f, "�") + "\n")
+		b.WriteString("- " + strings.ReplaceAll(strings.ToValidUTF8(f, "�"), "\n", "�") + "\n")
 	}
 	if len(files) > most {
 		b.WriteString("- and more\n")
 	}
-	b.WriteString("\nThread-Id: " + in.ThreadID + "\nSession-Id: " + in.SessionID + "\nCommand-Id: " + in.CommandID + "\nUser: " + in.UserID + "\n")
+	b.WriteString("\nThread-Id: " + in.ThreadID + "\nSession-Id: " + in.SessionID + "\nCommand-Id: " + in.CommandID +
+		"\nUser: " + in.UserID + "\nFence: " + strconv.FormatInt(fence, 10) + "\n")
 	return b.String()
 }
 
 // wipMessage is the message of a commit with unfinished work.
 func wipMessage(in protocol.InputMessage) func([]string) string {
 	return func([]string) string {
-		return "WIP: " + subject(in.Instruction) + "\n\n" + strings.TrimSpace(in.Instruction) +
+		return "WIP: " + heading(in) +
 			"\n\nThread-Id: " + in.ThreadID + "\nSession-Id: " + in.SessionID + "\nWip-For: " + in.CommandID + "\nUser: " + in.UserID + "\n"
 	}
+}
+
+// heading is the subject, and the whole instruction. A line of it that looks like a
+// trailer of ours is quoted.
+func heading(in protocol.InputMessage) string {
+	lines := strings.Split(strings.TrimSpace(in.Instruction), "\n")
+	for i, line := range lines {
+		key, _, ok := strings.Cut(strings.ToLower(strings.TrimSpace(line)), ":")
+		if ok && slices.Contains([]string{"thread-id", "session-id", "command-id", "user", "fence", "wip-for"}, strings.TrimSpace(key)) {
+			lines[i] = "> " + line
+		}
+	}
+	return subject(in.Instruction) + "\n\n" + strings.Join(lines, "\n")
+}
+
+// isTwin reports whether a commit's message is that of this command, made by an
+// owner before the one with this fence: one that was frozen, and pushed late. It is
+// asked only of commits that the remote has and we have not. No agent can push;
+// what an agent or an instruction wrote into a message of ours is not in its last
+// paragraph.
+func isTwin(message string, in protocol.InputMessage, fence int64) bool {
+	message = strings.TrimRight(message, "\n")
+	last := strings.LastIndex(message, "\n\n")
+	if last < 0 {
+		return false
+	}
+	trailers := map[string]string{}
+	for line := range strings.SplitSeq(message[last+2:], "\n") {
+		key, value, ok := strings.Cut(line, ": ")
+		if _, twice := trailers[key]; !ok || twice {
+			return false
+		}
+		trailers[key] = value
+	}
+	theirs, err := strconv.ParseInt(trailers["Fence"], 10, 64)
+	return err == nil && 0 < theirs && theirs < fence && trailers["Command-Id"] == in.CommandID &&
+		trailers["User"] == in.UserID && trailers["Thread-Id"] == in.ThreadID
 }

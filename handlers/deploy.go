@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -193,7 +194,10 @@ func (j *job) push(ctx context.Context) error {
 	if err := j.h.Lease.Check(); err != nil {
 		return err
 	}
-	_, err := j.ws.Push(ctx, workspace.PushRequest{SHA: j.entry.Commit, CommandID: j.in.CommandID})
+	pushed, err := j.ws.Push(ctx, workspace.PushRequest{
+		SHA: j.entry.Commit, CommandID: j.in.CommandID,
+		IsTwin: func(message string) bool { return isTwin(message, j.in, j.h.Lease.Fence()) },
+	})
 	var conflict *workspace.ConflictError
 	switch {
 	case errors.As(err, &conflict):
@@ -203,8 +207,30 @@ func (j *job) push(ctx context.Context) error {
 		j.mu.Unlock()
 	case err != nil:
 		return err
+	case pushed.Twin != "":
+		if err := j.adoptTwin(ctx, pushed); err != nil {
+			return err
+		}
 	}
 	return j.record(ctx, journal.Pushed)
+}
+
+// adoptTwin answers with what an earlier owner, which was frozen, pushed late.
+func (j *job) adoptTwin(ctx context.Context, p workspace.Push) error {
+	files, err := j.ws.Files(ctx, p.Twin+"^", p.Twin)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.entry.Twin, j.out.CommitID = p.Twin, p.Twin
+	j.out.SetFiles(files)
+	if p.Side != "" {
+		j.out.Summary = strings.TrimSpace(j.out.Summary + "\n\nThis instruction was carried out twice, as a worker was cut off and came back. " +
+			"The branch has what that one did. What is told here is kept on the branch " + p.Side +
+			"; if it was deployed, the site shows it until the next instruction.")
+	}
+	return nil
 }
 
 func (j *job) has(m journal.Mark) bool {

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -125,8 +126,8 @@ func (j *job) openWorkspace(ctx context.Context) error {
 		j.entry.Base = ws.Head()
 	}
 	j.out.Branch, j.out.CommitID = ws.Branch(), ws.Head()
-	if j.entry.Commit != "" {
-		j.out.CommitID = j.entry.Commit
+	if own := cmp.Or(j.entry.Twin, j.entry.Commit); own != "" {
+		j.out.CommitID = own
 	}
 	return nil
 }
@@ -157,20 +158,31 @@ func (j *job) saved(ctx context.Context, owner, sha string) error {
 }
 
 // missWork begins again if the directory was lost with a commit that nobody else
-// had.
+// had. If the commit was amended, and a crash came before the journal knew, the
+// amendment is the command's.
 func (j *job) missWork(ctx context.Context) error {
 	if !j.entry.Has(journal.Committed) || j.entry.Has(journal.Pushed) {
 		return nil
 	}
 	has, err := j.ws.Contains(ctx, j.entry.Commit)
+	if has || err != nil {
+		return err
+	}
+	amended, err := j.ws.Replaces(ctx, j.entry.Commit)
 	if err != nil {
 		return err
 	}
-	if !has {
-		j.h.log().WarnContext(ctx, "recorded work is gone, running the agent again", slog.String("command_id", j.in.CommandID))
-		j.entry.Forget(journal.Agent, journal.Committed, journal.Built, journal.Deployed)
-		j.entry.Base = ""
+	if amended && j.changed() {
+		files, err := j.ws.Files(ctx, j.entry.Base, j.ws.Head())
+		if err != nil {
+			return err
+		}
+		j.setCommitLocked(j.ws.Head(), files)
+		return nil
 	}
+	j.h.log().WarnContext(ctx, "recorded work is gone, running the agent again", slog.String("command_id", j.in.CommandID))
+	j.entry.Forget(journal.Agent, journal.Committed, journal.Built, journal.Deployed)
+	j.entry.Base, j.entry.Twin = "", ""
 	return nil
 }
 

@@ -95,6 +95,7 @@ type Entry struct {
 	Base          string `json:"base,omitempty"`   // the thread's head before the command
 	Commit        string `json:"commit,omitempty"` // the thread's head with the command's work
 	Wip           string `json:"wip,omitempty"`    // commit of unfinished work, saved when the command was cut
+	Twin          string `json:"twin,omitempty"`   // commit of the same command by an earlier owner, found at the remote: it counts, and not Commit
 	Began         bool   `json:"began,omitempty"`  // the agent was started
 	Blamed        bool   `json:"blamed,omitempty"` // the draft tells what the user, the agent or the repository caused
 	Interrupted   bool   `json:"interrupted,omitempty"`

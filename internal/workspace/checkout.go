@@ -53,14 +53,31 @@ func (w *Workspace) isAncestor(ctx context.Context, a, b string) (bool, error) {
 	return err == nil, nil
 }
 
-// Contains reports whether a commit is part of the thread's branch. An error
-// means that nobody knows.
+// Contains reports whether a commit is part of the thread's branch, or of one that
+// was put beside it. An error means that nobody knows.
 func (w *Workspace) Contains(ctx context.Context, sha string) (bool, error) {
 	ok, err := w.isAncestor(ctx, sha, w.head)
 	if exitCode(err) > 0 { // git knows no such commit
 		return false, nil
 	}
-	return ok, err
+	if ok || err != nil {
+		return ok, err
+	}
+	out, err := w.git(ctx, "for-each-ref", "--count=1", "--contains="+sha, "refs/heads/"+w.branch+"-conflict-*")
+	return out != "", err
+}
+
+// Replaces reports whether the head is an amendment of a commit.
+func (w *Workspace) Replaces(ctx context.Context, sha string) (bool, error) {
+	out, err := w.git(ctx, "rev-parse", "--verify", "--quiet", sha+"^")
+	if exitCode(err) > 0 {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	head, err := w.git(ctx, "rev-parse", w.head+"^")
+	return sha != w.head && head == out, err
 }
 
 // Unpushed reports whether the branch has commits that the remote did not have

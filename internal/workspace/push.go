@@ -16,12 +16,21 @@ import (
 // PushRequest says what to push.
 type PushRequest struct {
 	SHA       string // a commit of the branch; what is on top of it goes along
-	CommandID string // names the side branch of a conflict
+	CommandID string // names the side branch
+	// IsTwin reports, by its message, whether a commit that the remote has and
+	// we have not is what an earlier owner made of the same command; nil means
+	// that none is. Then the remote's branch is kept as it is.
+	IsTwin func(message string) bool
 }
 
 // Push is what the remote's branch became.
 type Push struct {
-	SHA string // it contains the commit; it may be a merge
+	SHA string // it contains the commit, unless there is a twin; it may be a merge
+	// Twin is the remote's commit of the same command, if it was found there.
+	Twin string
+	// Side is the branch beside it that holds our commit, if there is a twin
+	// and it lacks something of ours.
+	Side string
 }
 
 // ConflictError says that the remote's branch has changes that contradict ours.
@@ -61,8 +70,8 @@ func (w *Workspace) Push(ctx context.Context, r PushRequest) (Push, error) {
 		if err != nil {
 			return Push{}, err
 		}
-		if done {
-			return Push{SHA: theirs}, w.follow(theirs)
+		if done != nil {
+			return *done, w.follow(theirs)
 		}
 		tip = merged
 		if err := w.setRef(w.branch, tip); err != nil {
@@ -98,38 +107,94 @@ func (w *Workspace) follow(sha string) error {
 	return w.setRef(w.branch, sha)
 }
 
-// unite returns the commit to push: ours, or a merge of ours and theirs. done
-// means that theirs has ours already.
-func (w *Workspace) unite(ctx context.Context, ours, theirs string, r PushRequest) (done bool, tip string, err error) {
+// unite returns the commit to push: ours, or a merge of ours and theirs; or what has
+// been done, if theirs stays as it is.
+func (w *Workspace) unite(ctx context.Context, ours, theirs string, r PushRequest) (done *Push, tip string, err error) {
 	if theirs == "" {
-		return false, ours, nil
+		return nil, ours, nil
 	}
 	if !w.hasCommit(ctx, theirs) {
 		if err := w.fetch(ctx, "+refs/heads/"+w.branch+":refs/remotes/origin/"+w.branch); err != nil {
-			return false, "", err
+			return nil, "", err
 		}
 	}
 	if has, err := w.isAncestor(ctx, ours, theirs); has || err != nil {
-		return has, "", err
+		return &Push{SHA: theirs}, "", err
 	}
 	if ahead, err := w.isAncestor(ctx, theirs, ours); ahead || err != nil {
-		return false, ours, err
+		return nil, ours, err
 	}
+	twin, err := w.findTwin(ctx, ours, theirs, r)
+	if err != nil {
+		return nil, "", err
+	}
+	tree, files, err := w.mergeTree(ctx, theirs, ours)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case twin != "":
+		side, err := w.stepAside(ctx, r, theirs, tree)
+		return &Push{SHA: theirs, Twin: twin, Side: side}, "", err
+	case tree == "":
+		return nil, "", w.giveWay(ctx, ours, theirs, files, r)
+	}
+	tip, err = w.writeCommit(tree, "Merge the remote's changes into "+w.branch+"\n", theirs, ours)
+	return nil, tip, err
+}
+
+// mergeTree merges two commits; without a tree, the files are in conflict.
+func (w *Workspace) mergeTree(ctx context.Context, theirs, ours string) (tree string, files []string, err error) {
 	out, err := w.git(ctx, "merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", theirs, ours)
 	if exitCode(err) == 1 {
-		return false, "", w.giveWay(ctx, ours, theirs, split(out)[1:], r)
+		return "", split(out)[1:], nil
 	}
 	if err != nil {
-		return false, "", err
+		return "", nil, err
 	}
-	tree, _, _ := strings.Cut(out, "\x00")
-	tip, err = w.writeCommit(strings.TrimSpace(tree), "Merge the remote's changes into "+w.branch+"\n", theirs, ours)
-	return false, tip, err
+	tree, _, _ = strings.Cut(out, "\x00")
+	return strings.TrimSpace(tree), nil, nil
+}
+
+// findTwin looks through what is new at the remote.
+func (w *Workspace) findTwin(ctx context.Context, ours, theirs string, r PushRequest) (string, error) {
+	if r.IsTwin == nil {
+		return "", nil
+	}
+	out, err := w.git(ctx, "log", "-z", "--no-show-signature", "--format=%H%n%B", ours+".."+theirs)
+	if err != nil {
+		return "", err
+	}
+	for _, commit := range split(out) {
+		if sha, message, _ := strings.Cut(commit, "\n"); r.IsTwin(message) {
+			return sha, nil
+		}
+	}
+	return "", nil
+}
+
+// stepAside keeps our commit beside the branch, and pushes it if theirs lacks
+// something of it: a merge, if there is one, has another tree.
+func (w *Workspace) stepAside(ctx context.Context, r PushRequest, theirs, merged string) (side string, err error) {
+	side = w.sideBranch(r)
+	if err := w.setRef(side, r.SHA); err != nil {
+		return "", err
+	}
+	if merged != "" {
+		files, err := w.Files(ctx, theirs, merged)
+		if err != nil || len(files) == 0 {
+			return "", err
+		}
+	}
+	return side, w.pushRef(ctx, side)
+}
+
+func (w *Workspace) sideBranch(r PushRequest) string {
+	return w.branch + "-conflict-" + refSafe(r.CommandID)
 }
 
 // giveWay puts our commit beside the branch and continues from theirs.
 func (w *Workspace) giveWay(ctx context.Context, ours, theirs string, files []string, r PushRequest) error {
-	side := w.branch + "-conflict-" + refSafe(r.CommandID)
+	side := w.sideBranch(r)
 	if err := w.setRef(side, ours); err != nil {
 		return err
 	}
