@@ -62,7 +62,6 @@ type chaos struct {
 	busy    [3]bool             // something is done to it
 	next    int                 // of faults
 	happens []fault
-	redrove int // dead letters that were put back
 }
 
 const threads = 2 // of each project
@@ -89,7 +88,7 @@ func (c *chaos) run() {
 	for i := range c.projects {
 		senders.Go(func() { c.send(i, stop) })
 	}
-	senders.Go(func() { c.redriveUntil(stop) })
+	senders.Go(func() { c.watchDead(stop) })
 	// One worker is always left alone.
 	for i := range len(c.slots) - 1 {
 		breakers.Go(func() { c.breakWorkers(rand.New(rand.NewPCG(uint64(c.seed), uint64(100+i)))) })
@@ -105,13 +104,12 @@ func (c *chaos) run() {
 	c.end()
 }
 
-// settle waits until everything is answered and at rest. Dead letters that are
-// explained are put back on the way.
+// settle waits until everything is answered and at rest.
 func (c *chaos) settle() {
 	done := make(chan struct{})
-	var redriving sync.WaitGroup
-	redriving.Go(func() { c.redriveUntil(done) })
-	defer redriving.Wait()
+	var watching sync.WaitGroup
+	watching.Go(func() { c.watchDead(done) })
+	defer watching.Wait()
 	defer close(done)
 	c.AwaitAnswers(patience)
 	c.AwaitRest(patience)
@@ -128,5 +126,5 @@ func (c *chaos) end() {
 		}
 	}
 	r := c.Check()
-	c.t.Logf("%+v, %d dead letters put back", r, c.redrove)
+	c.t.Logf("%+v", r)
 }

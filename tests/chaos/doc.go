@@ -15,7 +15,5 @@
 // others go on beside it, in a fresh one, and what it writes when it thaws, nobody
 // looks at. Such runs are counted (Beside), and not wrong.
 //
-// SQS moves a message to the dead-letter queue by itself when three receivers died
-// with it. Such messages are put back, as an operator does, and counted; a dead
-// letter that three faults do not explain is an error.
+// No message ends in a dead-letter queue, however often its receivers die.
 package chaos

@@ -326,15 +326,13 @@ func table(all []fault) string {
 // tally adds rounds up.
 type tally struct {
 	happens []fault
-	redrove int
 }
 
 func (t *tally) add(c *chaos) {
 	t.happens = append(t.happens, c.happens...)
-	t.redrove += c.redrove
 }
 
 // String describes all rounds.
 func (t *tally) String() string {
-	return fmt.Sprintf("%s\n%d dead letters put back", table(t.happens), t.redrove)
+	return table(t.happens)
 }

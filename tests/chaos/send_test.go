@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"time"
 
@@ -72,45 +71,18 @@ func (c *chaos) waiting(sent []*platform.Command) int {
 	return n
 }
 
-// redriveUntil puts dead letters back, as an operator would, if faults explain
-// them. Those that nothing explains it leaves to be errors.
-func (c *chaos) redriveUntil(stop <-chan struct{}) {
+// watchDead says of each dead letter that it should not be.
+func (c *chaos) watchDead(stop <-chan struct{}) {
 	again := time.NewTicker(2 * time.Second)
 	defer again.Stop()
 	for {
+		for _, d := range c.TakeDead() {
+			c.t.Errorf("a dead letter in %s: %s %v", d.Queue, d.Body, d.Attributes)
+		}
 		select {
 		case <-stop:
 			return
 		case <-again.C:
 		}
-		for _, d := range c.TakeDead() {
-			c.redrive(d)
-		}
-	}
-}
-
-func (c *chaos) redrive(d platform.Dead) {
-	unclean := 0
-	for _, f := range c.Faults() {
-		if !slices.Contains([]string{"term", "slow"}, f.Kind) {
-			unclean++
-		}
-	}
-	if unclean < 3 || d.Attributes["reason_poisoned"] != "" {
-		c.t.Errorf("a dead letter in %s that no fault explains: %s %v", d.Queue, d.Body, d.Attributes)
-		return
-	}
-	c.mu.Lock()
-	c.redrove++
-	c.t.Logf("put back: %s %v", d.Body, d.Attributes)
-	c.mu.Unlock()
-	for _, cmd := range c.Commands() {
-		if cmd.ID == d.CommandID {
-			c.SendAgainLate(cmd)
-			return
-		}
-	}
-	for _, j := range c.projects {
-		c.RequestClaim(j, 0)
 	}
 }

@@ -71,13 +71,6 @@ func (p *Platform) SendLate(c *Command, delay time.Duration) {
 	p.RequestClaim(c.Project, 0)
 }
 
-// SendAgainLate sends a command again after which others may have been sent, and
-// expects no order of it any more.
-func (p *Platform) SendAgainLate(c *Command) {
-	p.history.isLate(c)
-	p.Send(c)
-}
-
 // SendUnclaimed sends a command by the unclaimed queue: a claim request that
 // carries its work.
 func (p *Platform) SendUnclaimed(c *Command) {
