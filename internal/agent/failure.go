@@ -37,7 +37,7 @@ type outcome struct {
 	timeout time.Duration
 	idle    time.Duration
 	// asked is the pause that the service asked for last; zero if it did not.
-	asked time.Duration
+	asked  time.Duration
 	tokens int64 // used in this run; zero if nobody counts
 	// noTokens is set if a call was refused because the tokens were used up.
 	noTokens bool
