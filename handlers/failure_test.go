@@ -148,6 +148,39 @@ func TestTransientFailuresAreCounted(t *testing.T) {
 	}
 }
 
+// TestRunsAreToldWhatIsSpent: the limits are a command's, whoever runs it; another
+// command begins anew.
+func TestRunsAreToldWhatIsSpent(t *testing.T) {
+	w := newWorld(t)
+	busy := &agent.Error{Code: agent.CodeModelOverloaded, Message: "The model is busy.", Transient: true}
+	cost := agent.Result{Turns: 3, CostUSD: 0.5, Tokens: 700}
+	w.agent.play["do it"] = func(context.Context, agent.Request) (agent.Result, error) { return cost, busy }
+	m := w.message("t", "c-1", "do it")
+	_ = w.refuse(m)
+	if d := cmp.Diff(agent.Spent{}, w.agent.last().Spent); d != "" {
+		t.Error("the first run:", d)
+	}
+	w.nextWorker()
+	_ = w.refuse(m)
+	if d := cmp.Diff(agent.Spent{Turns: 3, CostUSD: 0.5, Tokens: 700}, w.agent.last().Spent); d != "" {
+		t.Error("the second run:", d)
+	}
+	w.agent.play["do it"] = func(_ context.Context, r agent.Request) (agent.Result, error) {
+		return cost, write(r, "page.html", "done")
+	}
+	out := w.succeed(m)
+	if d := cmp.Diff(agent.Spent{Turns: 6, CostUSD: 1, Tokens: 1400}, w.agent.last().Spent); d != "" {
+		t.Error("the third run:", d)
+	}
+	if out.Agent.Turns != 9 || out.Agent.CostUSD != 1.5 || out.Agent.Tokens != 2100 {
+		t.Errorf("answer %+v", out.Agent)
+	}
+	w.succeed(w.message("t", "c-2", "page two"))
+	if d := cmp.Diff(agent.Spent{}, w.agent.last().Spent); d != "" {
+		t.Error("another command:", d)
+	}
+}
+
 // TestTransientFailureIsForgotten when the command comes to its end after all.
 func TestTransientFailureIsForgotten(t *testing.T) {
 	w := newWorld(t)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/webordinary/claude-code-container/internal/agent"
 	"github.com/webordinary/claude-code-container/internal/build"
@@ -201,7 +200,7 @@ func (j *job) runAgent(ctx context.Context) error {
 	j.tell("agent", "carrying out the instruction")
 	r := agent.Request{
 		ProjectID: j.in.ProjectID, UserID: j.in.UserID, ThreadID: j.in.ThreadID, Instruction: j.in.Instruction,
-		Site: j.ws.Site(), Job: j.ws.Job(), Conversations: j.ws.Conversations(),
+		Site: j.ws.Site(), Job: j.ws.Job(), Conversations: j.ws.Conversations(), Spent: j.spent(),
 	}
 	if j.entry.Began {
 		r.Notes = append(r.Notes, noteRerun)
@@ -225,20 +224,6 @@ func (j *job) runAgent(ctx context.Context) error {
 		j.h.log().WarnContext(ctx, "agent was denied a tool", slog.String("command_id", j.in.CommandID), slog.String("tool", d))
 	}
 	return j.record(ctx, journal.Agent)
-}
-
-// account adds a run of the agent to what the command has cost so far.
-func (j *job) account(r agent.Result, took time.Duration) {
-	if j.out.Agent == nil {
-		j.out.Agent = &protocol.AgentInfo{}
-	}
-	a := j.out.Agent
-	a.Turns += r.Turns
-	a.CostUSD += r.CostUSD
-	a.DurationMs += took.Milliseconds()
-	if r.Model != "" {
-		a.Model = r.Model
-	}
 }
 
 // blame takes what the user, the agent or the repository caused into the

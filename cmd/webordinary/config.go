@@ -61,18 +61,18 @@ type config struct {
 	Agent           string        `env:"AGENT" envDefault:"claude" desc:"claude or command"`
 	AgentCommand    string        `env:"AGENT_COMMAND" desc:"for AGENT=command: a program and arguments; stdin is the instruction"`
 	ClaudePath      string        `env:"CLAUDE_PATH" envDefault:"claude" desc:"the Claude Code CLI"`
-	AnthropicKey    string        `env:"ANTHROPIC_API_KEY" desc:"credential of model calls; the agent never has it"`
+	AnthropicKey    string        `env:"ANTHROPIC_API_KEY" desc:"credential of model calls; the agent never has it; required by run with AGENT=claude, without Bedrock"`
 	AnthropicURL    string        `env:"ANTHROPIC_BASE_URL" envDefault:"https://api.anthropic.com" desc:"upstream of model calls"`
-	AnthropicModel  string        `env:"ANTHROPIC_MODEL" desc:"model id; else the CLI's choice"`
-	UseBedrock      bool          `env:"CLAUDE_CODE_USE_BEDROCK" envDefault:"false" desc:"not supported yet: an error at start"`
-	BedrockRegion   string        `env:"AWS_BEDROCK_REGION" desc:"else AWS_REGION"`
-	BedrockURL      string        `env:"ANTHROPIC_BEDROCK_BASE_URL" desc:"upstream of Bedrock calls"`
+	AnthropicModel  string        `env:"ANTHROPIC_MODEL" desc:"the one model that may be called, by its id; else the CLI's choice, which its first call makes; for Bedrock better set"`
+	UseBedrock      bool          `env:"CLAUDE_CODE_USE_BEDROCK" envDefault:"false" desc:"call Amazon Bedrock, with the worker's AWS credentials, instead of ANTHROPIC_API_KEY"`
+	BedrockRegion   string        `env:"AWS_BEDROCK_REGION" desc:"where Bedrock is called; else AWS_REGION"`
+	BedrockURL      string        `env:"ANTHROPIC_BEDROCK_BASE_URL" desc:"upstream of Bedrock calls; else the region's own"`
 	AgentTimeout    time.Duration `env:"AGENT_TIMEOUT" envDefault:"30m" desc:"for one run of the agent"`
 	AgentIdle       time.Duration `env:"AGENT_IDLE_TIMEOUT" envDefault:"5m" desc:"silence of the model"`
 	BuildTimeout    time.Duration `env:"BUILD_TIMEOUT" envDefault:"10m" desc:"for installing, and for building"`
 	MaxTurns        int           `env:"AGENT_MAX_TURNS" envDefault:"100" desc:"per command"`
 	MaxCost         float64       `env:"AGENT_MAX_COST_USD" desc:"per command; unlimited"`
-	MaxTokens       int           `env:"AGENT_MAX_TOKENS" desc:"per command; unlimited; not enforced yet"`
+	MaxTokens       int64         `env:"AGENT_MAX_TOKENS" desc:"per command, all of input, cache and output; unlimited"`
 	AgentEnv        []string      `env:"AGENT_ENV" desc:"names of further variables that agent and npm get"`
 	AgentHosts      []string      `env:"AGENT_ALLOWED_HOSTS" desc:"what agent and npm may reach; not enforced yet"`
 	InterruptPolicy string        `env:"INTERRUPT_POLICY" envDefault:"thread" desc:"thread, any or never"`
@@ -93,6 +93,8 @@ type config struct {
 	agentWords     []string
 	awsVariables   []string // from .env.local, for the SDK, which reads the environment
 	anthropicURL   *url.URL
+	bedrockURL     *url.URL // nil means the region's own
+	secrets        []string // that are in variables of the SDK
 	agentExplicit  bool
 	claimsExplicit bool
 }
@@ -105,15 +107,20 @@ func loadConfig(environ []string, required ...string) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	var problems []error
-	for _, name := range required {
-		if vars[name] == "" {
-			problems = append(problems, fmt.Errorf("%s is missing", name))
-		}
-	}
 	c, unreadable, err := parseVariables(vars)
 	if err != nil {
 		return nil, err
+	}
+	var problems []error
+	for _, name := range required {
+		if vars[name] == "" && (name != anthropicKey || c.needsKey()) {
+			problems = append(problems, fmt.Errorf("%s is missing", name))
+		}
+	}
+	for _, name := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"} {
+		if vars[name] != "" {
+			c.secrets = append(c.secrets, vars[name])
+		}
 	}
 	for name, value := range vars {
 		if strings.HasPrefix(name, "AWS_") && variable(environ, name) == "" {
@@ -125,6 +132,23 @@ func loadConfig(environ []string, required ...string) (*config, error) {
 		return nil, errors.New("the configuration is wrong:\n" + c.redact()(errors.Join(problems...).Error()))
 	}
 	return c, nil
+}
+
+// anthropicKey is required if it is needed.
+const anthropicKey = "ANTHROPIC_API_KEY"
+
+// needsKey reports whether model calls are signed with ANTHROPIC_API_KEY.
+func (c *config) needsKey() bool { return c.Agent == "claude" && !c.UseBedrock }
+
+// usesBedrock reports whether model calls go to Bedrock.
+func (c *config) usesBedrock() bool { return c.Agent == "claude" && c.UseBedrock }
+
+// bedrockRegion is where models are called.
+func (c *config) bedrockRegion() string {
+	if c.BedrockRegion != "" {
+		return c.BedrockRegion
+	}
+	return c.Region
 }
 
 // variable returns a variable's value; empty if it is absent.
@@ -223,7 +247,9 @@ func (c *config) check() []error {
 	add(!slices.Contains([]string{"json", "text"}, c.LogFormat), "LOG_FORMAT is %q; json or text", c.LogFormat)
 	add(!slices.Contains([]router.Policy{router.SameThread, router.AnyThread, router.Never}, router.Policy(c.InterruptPolicy)),
 		"INTERRUPT_POLICY is %q; thread, any or never", c.InterruptPolicy)
-	add(c.UseBedrock, "CLAUDE_CODE_USE_BEDROCK is set; Bedrock is not supported yet, use ANTHROPIC_API_KEY")
+	add(c.usesBedrock() && c.bedrockRegion() == "", "AWS_BEDROCK_REGION is missing, and so is AWS_REGION; CLAUDE_CODE_USE_BEDROCK needs one")
+	add(strings.ContainsFunc(c.bedrockRegion(), func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }),
+		"the region of Bedrock is %q; one like us-west-2", c.bedrockRegion())
 	switch c.Sandbox {
 	case "auto", "off":
 	case "bubblewrap", "users", "landlock":
@@ -247,10 +273,20 @@ func (c *config) check() []error {
 	c.agentWords, err = shlex.Split(c.AgentCommand)
 	add(err != nil, "AGENT_COMMAND cannot be split into words: %v", err)
 	add(err == nil && c.Agent == "command" && len(c.agentWords) == 0, "AGENT is command, and AGENT_COMMAND is missing")
-	c.anthropicURL, err = url.Parse(c.AnthropicURL)
-	add(err != nil || c.anthropicURL.Host == "" || !slices.Contains([]string{"http", "https"}, c.anthropicURL.Scheme),
-		"ANTHROPIC_BASE_URL is not a URL with http:// or https://")
+	var ok bool
+	c.anthropicURL, ok = baseURL(c.AnthropicURL)
+	add(!ok, "ANTHROPIC_BASE_URL is not a URL with http:// or https://")
+	if c.BedrockURL != "" {
+		c.bedrockURL, ok = baseURL(c.BedrockURL)
+		add(!ok, "ANTHROPIC_BEDROCK_BASE_URL is not a URL with http:// or https://")
+	}
 	return append(wrong, c.checkNames()...)
+}
+
+// baseURL reads where calls go.
+func baseURL(text string) (*url.URL, bool) {
+	u, err := url.Parse(text)
+	return u, err == nil && u.Host != "" && slices.Contains([]string{"http", "https"}, u.Scheme)
 }
 
 // checkNames returns what is wrong with the patterns of names, each with its
@@ -305,7 +341,7 @@ func (c *config) names() protocol.Names {
 // redact replaces the secrets we know in a text.
 func (c *config) redact() func(string) string {
 	var pairs []string
-	for _, secret := range []string{c.GitHubToken, c.AnthropicKey} {
+	for _, secret := range append([]string{c.GitHubToken, c.AnthropicKey}, c.secrets...) {
 		if len(secret) >= 4 {
 			pairs = append(pairs, secret, "[redacted]")
 		}

@@ -143,7 +143,10 @@ func TestOneWrongValue(t *testing.T) {
 		{"LOG_LEVEL=loud", `LOG_LEVEL is "loud": `},
 		{"LOG_FORMAT=xml", `LOG_FORMAT is "xml"; json or text`},
 		{"INTERRUPT_POLICY=always", `INTERRUPT_POLICY is "always"; thread, any or never`},
-		{"CLAUDE_CODE_USE_BEDROCK=1", "CLAUDE_CODE_USE_BEDROCK is set; Bedrock is not supported yet"},
+		{"CLAUDE_CODE_USE_BEDROCK=1", "AWS_BEDROCK_REGION is missing, and so is AWS_REGION; CLAUDE_CODE_USE_BEDROCK needs one"},
+		{"CLAUDE_CODE_USE_BEDROCK=yes", `CLAUDE_CODE_USE_BEDROCK is "yes": `},
+		{"AWS_BEDROCK_REGION=example.com/", `the region of Bedrock is "example.com/"; one like us-west-2`},
+		{"ANTHROPIC_BEDROCK_BASE_URL=localhost", "ANTHROPIC_BEDROCK_BASE_URL is not a URL"},
 		{"SANDBOX=bubblewrap", `SANDBOX is "bubblewrap"; this wall is not supported yet`},
 		{"SANDBOX=users", `SANDBOX is "users"; this wall is not supported yet`},
 		{"SANDBOX=landlock", `SANDBOX is "landlock"; this wall is not supported yet`},
@@ -172,7 +175,7 @@ func TestOneWrongValue(t *testing.T) {
 
 func TestAllThatIsWrongIsReportedAtOnce(t *testing.T) {
 	got := refusal(t, "MAX_CLAIMS=many", "LEASE_DURATION=long", "LOG_LEVEL=loud", "AGENT_TIMEOUT=0s", "IDLE_TIMEOUT=-5s", "AGENT=gpt",
-		"SANDBOX=users", "CLAUDE_CODE_USE_BEDROCK=true", "UNCLAIMED_QUEUE_URL=https://sqs/1/q.fifo", "INPUT_QUEUE_PATTERN=in", "S3_URL_PATTERN=x")
+		"SANDBOX=users", "CLAUDE_CODE_USE_BEDROCK=perhaps", "UNCLAIMED_QUEUE_URL=https://sqs/1/q.fifo", "INPUT_QUEUE_PATTERN=in", "S3_URL_PATTERN=x")
 	var names []string
 	for _, line := range strings.Split(got, "\n")[1:] {
 		name, _, _ := strings.Cut(line, " ")
@@ -269,7 +272,7 @@ func TestEnvLocalThatCannotBeRead(t *testing.T) {
 
 func TestMissingClaude(t *testing.T) {
 	c := mustLoad(t, "", "CLAUDE_PATH=/no/such/claude", "ANTHROPIC_API_KEY="+secretKey)
-	_, err := c.newAgent(nil, nil, nil, slog.New(slog.DiscardHandler))
+	_, err := c.newAgent(t.Context(), nil, nil, nil, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), `CLAUDE_PATH is "/no/such/claude", and there is no such program`) || strings.Contains(err.Error(), secretKey) {
 		t.Errorf("the error is %v", err)
 	}

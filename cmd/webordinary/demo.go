@@ -41,8 +41,9 @@ func demoCommand(sys system) *cobra.Command {
 		Use:   "demo [instruction]",
 		Short: "See an instruction become a deployed site, on this machine alone",
 		Long: "Creates a git remote with an example site, sends the instruction through the same router as the\n" +
-			"container's, over queues in memory, and deploys to a directory. With ANTHROPIC_API_KEY in the\n" +
-			"environment Claude carries it out; without, a small scripted agent does, which knows colours.\n\n" +
+			"container's, over queues in memory, and deploys to a directory. With ANTHROPIC_API_KEY or\n" +
+			"CLAUDE_CODE_USE_BEDROCK in the environment Claude carries it out; without, a small scripted\n" +
+			"agent does, which knows colours.\n\n" +
 			"With --stdin it reads messages instead, one JSON object a line: InputMessages and INTERRUPTs.\n" +
 			"They are sent as they come, and each OutputMessage is printed as a line. Exit code 0 then means\n" +
 			"that all messages were worked on, whatever the answers say.\n\n" +
@@ -114,7 +115,7 @@ func runDemo(ctx context.Context, sys system, o demoOptions) error {
 	if err != nil {
 		return err
 	}
-	r, err := d.newRouter(logFile)
+	r, err := d.newRouter(ctx, logFile)
 	if err != nil {
 		return err
 	}
@@ -139,8 +140,11 @@ func loadDemoConfig(sys system) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !c.agentExplicit && c.AnthropicKey == "" {
+	if !c.agentExplicit && c.AnthropicKey == "" && !c.UseBedrock {
 		c.Agent, c.agentWords = "command", []string{self, "demo-agent"}
+	}
+	if c.needsKey() && c.AnthropicKey == "" {
+		return nil, fmt.Errorf("AGENT is claude, and %s is missing", anthropicKey)
 	}
 	if !c.claimsExplicit {
 		c.MaxClaims = 8
@@ -177,12 +181,12 @@ func lockDir(dir string) (func(), error) {
 	return func() { f.Close() }, nil //nolint:errcheck // nothing was written
 }
 
-func (d *demo) newRouter(metrics io.Writer) (*router.Router, error) {
+func (d *demo) newRouter(ctx context.Context, metrics io.Writer) (*router.Router, error) {
 	store, err := journal.NewDirectory(journal.DirectoryConfig{Root: filepath.Join(d.dir, "journal"), Current: d.fence})
 	if err != nil {
 		return nil, err
 	}
-	instruction, err := d.config.newInstruction(d.sys.environ, filepath.Join(d.dir, "workspace"), d.tell, d.log)
+	instruction, err := d.config.newInstruction(ctx, d.sys.environ, filepath.Join(d.dir, "workspace"), d.tell, d.log)
 	if err != nil {
 		return nil, err
 	}

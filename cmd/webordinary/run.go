@@ -7,13 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -41,7 +38,7 @@ func runCommand(sys system) *cobra.Command {
 			"Everything is set by the environment or by .env.local in the working directory:\n\n" + describeConfig(),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(sys.environ, "UNCLAIMED_QUEUE_URL")
+			c, err := loadConfig(sys.environ, "UNCLAIMED_QUEUE_URL", anthropicKey)
 			if err != nil {
 				return err
 			}
@@ -98,16 +95,9 @@ func (w *worker) beside(ctx context.Context, all ...func(context.Context)) func(
 
 // connect makes the clients. With CREATE_RESOURCES, what is missing is created.
 func (w *worker) connect(ctx context.Context) error {
-	for _, kv := range w.config.awsVariables { // the SDK reads the environment, not our file
-		name, value, _ := strings.Cut(kv, "=")
-		if err := os.Setenv(name, value); err != nil {
-			return err
-		}
-	}
 	var err error
-	w.aws, err = awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(awshttp.NewBuildableClient()))
-	if err != nil {
-		return fmt.Errorf("configure the AWS SDK: %w", err)
+	if w.aws, err = w.config.awsConfig(ctx); err != nil {
+		return err
 	}
 	if w.aws.Region == "" {
 		return errors.New("AWS_REGION is missing")
@@ -135,7 +125,7 @@ func (w *worker) router(ctx context.Context) (*router.Router, error) {
 		return nil, err
 	}
 	w.log = w.log.With(slog.String("container_id", id))
-	instruction, err := w.config.newInstruction(w.sys.environ, w.config.workspaces(), w.tellTool, w.log)
+	instruction, err := w.config.newInstruction(ctx, w.sys.environ, w.config.workspaces(), w.tellTool, w.log)
 	if err != nil {
 		return nil, err
 	}

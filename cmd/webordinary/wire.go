@@ -13,7 +13,6 @@ import (
 	"github.com/webordinary/claude-code-container/handlers"
 	"github.com/webordinary/claude-code-container/internal/agent"
 	"github.com/webordinary/claude-code-container/internal/build"
-	"github.com/webordinary/claude-code-container/internal/gateway"
 	"github.com/webordinary/claude-code-container/internal/process"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/internal/workspace"
@@ -21,7 +20,7 @@ import (
 
 // newInstruction wires what every form of the worker has in common. The journal
 // and the bucket are the caller's.
-func (c *config) newInstruction(environ []string, workspaces string, tell func(name, text string), log *slog.Logger) (*handlers.Instruction, error) {
+func (c *config) newInstruction(ctx context.Context, environ []string, workspaces string, tell func(name, text string), log *slog.Logger) (*handlers.Instruction, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program, which supervises its children: %w", err)
@@ -31,7 +30,7 @@ func (c *config) newInstruction(environ []string, workspaces string, tell func(n
 	silence := c.LeaseDuration / 6
 	runner := &process.Runner{Keeper: []string{self, "keeper"}, Heartbeat: silence / 8, Silence: silence, Log: log}
 	childEnv := process.Environ(environ, c.AgentEnv)
-	a, err := c.newAgent(runner, childEnv, tell, log)
+	a, err := c.newAgent(ctx, runner, childEnv, tell, log)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +58,7 @@ func (c *config) newInstruction(environ []string, workspaces string, tell func(n
 
 // newAgent returns the agent that is configured. A missing program is found now,
 // not when a user waits.
-func (c *config) newAgent(runner *process.Runner, childEnv []string, tell func(name, text string), log *slog.Logger) (handlers.Agent, error) {
+func (c *config) newAgent(ctx context.Context, runner *process.Runner, childEnv []string, tell func(name, text string), log *slog.Logger) (handlers.Agent, error) {
 	if c.Agent == "command" {
 		path, err := exec.LookPath(c.agentWords[0])
 		if err == nil {
@@ -76,17 +75,13 @@ func (c *config) newAgent(runner *process.Runner, childEnv []string, tell func(n
 	if err != nil {
 		return nil, fmt.Errorf("CLAUDE_PATH is %q, and there is no such program; install the Claude Code CLI (npm package @anthropic-ai/claude-code), or set AGENT=command", c.ClaudePath)
 	}
-	models := gateway.New(gateway.Config{Upstream: c.anthropicURL, Signer: gateway.APIKey(c.AnthropicKey), Log: log})
+	model, err := c.openModel(ctx, log)
+	if err != nil {
+		return nil, err
+	}
 	return &agent.Claude{
-		Path: path, Runner: runner, Env: childEnv, ModelID: c.AnthropicModel, MaxTurns: c.MaxTurns, MaxCostUSD: c.MaxCost,
-		Timeout: c.AgentTimeout, Idle: c.AgentIdle, Log: log,
-		Model: func(ctx context.Context) (agent.ModelSession, error) {
-			j, err := models.Open(ctx)
-			if err != nil {
-				return agent.ModelSession{}, err
-			}
-			return agent.ModelSession{BaseURL: j.URL, Token: j.Token, Pause: j.Pause, Close: j.Close}, nil
-		},
+		Path: path, Runner: runner, Env: childEnv, ModelID: c.AnthropicModel, MaxTurns: c.MaxTurns, MaxCostUSD: c.MaxCost, MaxTokens: c.MaxTokens,
+		Timeout: c.AgentTimeout, Idle: c.AgentIdle, Log: log, Model: model,
 		Progress: func(e agent.Event) { tell("agent", e.Tool+" "+e.Detail) },
 	}, nil
 }
@@ -94,8 +89,8 @@ func (c *config) newAgent(runner *process.Runner, childEnv []string, tell func(n
 // warnings says what is configured and not enforced.
 func (c *config) warnings() []string {
 	w := []string{"SANDBOX=" + c.Sandbox + ": there is no wall around the agent yet; it runs as this user, and can read what this user can read"}
-	if c.MaxTokens > 0 {
-		w = append(w, "AGENT_MAX_TOKENS is not enforced yet")
+	if c.usesBedrock() && c.AnthropicModel == "" {
+		w = append(w, "ANTHROPIC_MODEL is not set: the CLI chooses a model, and the account may not have it at Bedrock")
 	}
 	if len(c.AgentHosts) > 0 {
 		w = append(w, "AGENT_ALLOWED_HOSTS is not enforced yet")

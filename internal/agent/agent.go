@@ -40,6 +40,7 @@ type Request struct {
 	// Notes are sentences that tell the agent what happened since it was last
 	// here. The command agent is not told.
 	Notes []string
+	Spent Spent // zero for a command's first run
 
 	Site          string // the checkout: where the agent works
 	Job           string // a directory for this job, writable to the agent
@@ -51,6 +52,7 @@ type Result struct {
 	Summary string // the agent's last word
 	Turns   int    // of this run
 	CostUSD float64
+	Tokens  int64 // of input, cache and output; zero if nobody counts
 	Model   string
 	// Duration is wall time.
 	Duration time.Duration

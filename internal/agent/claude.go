@@ -30,6 +30,12 @@ var errLost = errors.New("conversation lost")
 type ModelSession struct {
 	BaseURL string // what the CLI takes for the model's service
 	Token   string // what it takes for the key
+	// BedrockRegion is set if the way speaks Bedrock's protocol: the region that
+	// the CLI takes models to be in.
+	BedrockRegion string
+	// Tokens returns how many tokens were used, and whether a call was refused
+	// because there are no more; nil if nobody counts.
+	Tokens func() (used int64, refused bool)
 	// Pause returns the pause that the service asked for last; nil or zero if
 	// nothing is known.
 	Pause func() time.Duration
@@ -41,13 +47,15 @@ type ModelSession struct {
 type Claude struct {
 	Path   string // the CLI; a name without a slash is looked up in Env's PATH
 	Runner *process.Runner
-	// Model opens a way to the model; it is closed when the run is over.
-	Model func(context.Context) (ModelSession, error)
+	// Model opens a way to the model for as many tokens, zero for any number;
+	// it is closed when the run is over.
+	Model func(ctx context.Context, maxTokens int64) (ModelSession, error)
 	Env   []string // what else the CLI and the commands it runs see
 	// ModelID is the model to use; empty means the CLI's choice.
 	ModelID    string
-	MaxTurns   int           // of one run; zero means no limit
-	MaxCostUSD float64       // of one run; zero means no limit
+	MaxTurns   int           // of one command; zero means no limit
+	MaxCostUSD float64       // of one command; zero means no limit
+	MaxTokens  int64         // of one command; zero means no limit
 	Timeout    time.Duration // of one run; zero means 30 min
 	// Idle is how long the model may be silent while its answer is awaited;
 	// zero means 5 min. The time tools take does not count.
@@ -65,6 +73,10 @@ type Claude struct {
 // known.
 func (c *Claude) Run(ctx context.Context, r Request) (Result, error) {
 	began := time.Now()
+	left, err := c.left(r.Spent)
+	if err != nil {
+		return Result{}, err
+	}
 	if err := Rescue(r.Job, r.Conversations); err != nil {
 		return Result{}, err
 	}
@@ -74,20 +86,20 @@ func (c *Claude) Run(ctx context.Context, r Request) (Result, error) {
 	}
 	defer conv.close()
 
-	result, err := c.run(ctx, conv)
+	result, err := c.run(ctx, conv, left)
 	if errors.Is(err, errLost) {
 		c.warn(ctx, "conversation lost, beginning a new one", err)
 		if err := conv.end(); err != nil {
 			return Result{}, fmt.Errorf("give up conversation: %w", err)
 		}
-		result, err = c.run(ctx, conv)
+		result, err = c.run(ctx, conv, left)
 	}
 	result.Duration = time.Since(began)
 	return result, err
 }
 
 // run runs the CLI once.
-func (c *Claude) run(ctx context.Context, conv *conversation) (Result, error) {
+func (c *Claude) run(ctx context.Context, conv *conversation, left limits) (Result, error) {
 	r := conv.request
 	text, err := prompt(r, conv.allNotes())
 	if err != nil {
@@ -98,14 +110,16 @@ func (c *Claude) run(ctx context.Context, conv *conversation) (Result, error) {
 	}
 	defer c.takeBack(ctx, conv)
 
-	model, err := c.Model(ctx)
+	model, err := c.Model(ctx, left.tokens)
 	if err != nil {
 		return Result{}, fmt.Errorf("open way to the model: %w", err)
 	}
 	if model.Close != nil {
 		defer model.Close()
 	}
-	o := c.execute(ctx, conv, model, text)
+	o := c.execute(ctx, process.Command{
+		Path: c.Path, Args: c.args(conv, left), Dir: r.Site, Env: c.env(r.Job, model), Stdin: strings.NewReader(text),
+	}, model)
 	if o.stream.reached {
 		if err := conv.forget(); err != nil {
 			c.warn(ctx, "notes stay for another run", err)
@@ -115,7 +129,7 @@ func (c *Claude) run(ctx context.Context, conv *conversation) (Result, error) {
 }
 
 // execute runs the process to its end.
-func (c *Claude) execute(ctx context.Context, conv *conversation, model ModelSession, text string) outcome {
+func (c *Claude) execute(ctx context.Context, cli process.Command, model ModelSession) outcome {
 	o := outcome{timeout: orDefault(c.Timeout, defaultTimeout), idle: orDefault(c.Idle, defaultIdle)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -125,7 +139,7 @@ func (c *Claude) execute(ctx context.Context, conv *conversation, model ModelSes
 	silence := time.AfterFunc(o.idle, func() { cancel(errStalled) })
 	defer silence.Stop()
 	o.stream = &stream{
-		site:     conv.request.Site,
+		site:     cli.Dir,
 		progress: c.Progress,
 		heard: func(awaiting bool) {
 			silence.Stop()
@@ -140,13 +154,14 @@ func (c *Claude) execute(ctx context.Context, conv *conversation, model ModelSes
 		},
 	}
 	stderr := &process.Tail{}
-	_, o.err = c.Runner.Run(ctx, process.Command{
-		Path: c.Path, Args: c.args(conv), Dir: conv.request.Site, Env: c.env(conv.request.Job, model),
-		Stdin: strings.NewReader(text), Stdout: &lines{each: o.stream.take}, Stderr: stderr,
-	})
+	cli.Stdout, cli.Stderr = &lines{each: o.stream.take}, stderr
+	_, o.err = c.Runner.Run(ctx, cli)
 	o.stderr = stderr.String()
 	if model.Pause != nil {
 		o.asked = model.Pause()
+	}
+	if model.Tokens != nil {
+		o.tokens, o.noTokens = model.Tokens()
 	}
 	return o
 }
@@ -154,7 +169,7 @@ func (c *Claude) execute(ctx context.Context, conv *conversation, model ModelSes
 // judge says what a run that is over came to.
 func (c *Claude) judge(ctx context.Context, conv *conversation, model ModelSession, o outcome) (Result, error) {
 	result := o.stream.result()
-	result.SessionID, result.Resumed = conv.id, conv.resumed
+	result.SessionID, result.Resumed, result.Tokens = conv.id, conv.resumed, o.tokens
 	var exit *process.ExitError
 	ended := o.err == nil || errors.As(o.err, &exit) && exit.Result.Signal == 0
 	switch {
@@ -176,7 +191,7 @@ func (c *Claude) judge(ctx context.Context, conv *conversation, model ModelSessi
 	return result, e
 }
 
-func (c *Claude) args(conv *conversation) []string {
+func (c *Claude) args(conv *conversation, left limits) []string {
 	args := []string{
 		"-p", "--output-format", "stream-json", "--verbose",
 		// Without the parts of an answer, a long one would look like silence.
@@ -194,11 +209,11 @@ func (c *Claude) args(conv *conversation) []string {
 	if c.ModelID != "" {
 		args = append(args, "--model", c.ModelID)
 	}
-	if c.MaxTurns > 0 {
-		args = append(args, "--max-turns", strconv.Itoa(c.MaxTurns))
+	if left.turns > 0 {
+		args = append(args, "--max-turns", strconv.Itoa(left.turns))
 	}
-	if c.MaxCostUSD > 0 {
-		args = append(args, "--max-budget-usd", strconv.FormatFloat(c.MaxCostUSD, 'f', -1, 64))
+	if left.costUSD > 0 {
+		args = append(args, "--max-budget-usd", strconv.FormatFloat(left.costUSD, 'f', -1, 64))
 	}
 	return args
 }
@@ -207,12 +222,10 @@ func (c *Claude) args(conv *conversation) []string {
 func (c *Claude) env(job string, model ModelSession) []string {
 	idle := orDefault(c.Idle, defaultIdle)
 	bash := idle * 4 / 5
-	return process.With(c.Env,
+	return process.With(process.With(c.Env, model.env(c.ModelID)...),
 		"HOME="+filepath.Join(job, homeDir),
 		"TMPDIR="+filepath.Join(job, tmpDir),
 		"CLAUDE_CONFIG_DIR="+filepath.Join(job, configDir),
-		"ANTHROPIC_BASE_URL="+model.BaseURL,
-		"ANTHROPIC_API_KEY="+model.Token,
 		// No traffic but the model's, no second result, no files attached by "@".
 		"DISABLE_AUTOUPDATER=1",
 		"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
@@ -225,6 +238,30 @@ func (c *Claude) env(job string, model ModelSession) []string {
 		"BASH_DEFAULT_TIMEOUT_MS="+milliseconds(min(bash, 2*time.Minute)),
 		"BASH_MAX_TIMEOUT_MS="+milliseconds(bash),
 	)
+}
+
+// env leads the CLI to the session. What it takes for credentials is the token.
+func (m ModelSession) env(modelID string) []string {
+	env := []string{"ANTHROPIC_BASE_URL=" + m.BaseURL, "ANTHROPIC_API_KEY=" + m.Token}
+	if m.BedrockRegion != "" {
+		env = []string{
+			"CLAUDE_CODE_USE_BEDROCK=1", "ANTHROPIC_BEDROCK_BASE_URL=" + m.BaseURL, "AWS_BEARER_TOKEN_BEDROCK=" + m.Token,
+			"AWS_REGION=" + m.BedrockRegion, "AWS_EC2_METADATA_DISABLED=true",
+		}
+	}
+	if !IsModelID(modelID) {
+		return env
+	}
+	// There is one model: the CLI is not to take another one for small things,
+	// or a newer one instead.
+	return append(env, "CLAUDE_CODE_DISABLE_LEGACY_MODEL_REMAP=1", "ANTHROPIC_SMALL_FAST_MODEL="+modelID,
+		"ANTHROPIC_DEFAULT_HAIKU_MODEL="+modelID)
+}
+
+// IsModelID reports whether a model is named by its id, or by its ARN, and not by
+// a name that the CLI resolves, such as sonnet.
+func IsModelID(model string) bool {
+	return strings.Contains(model, "claude-") || strings.HasPrefix(model, "arn:")
 }
 
 // takeBack brings the conversation home, also after a failure.

@@ -20,7 +20,7 @@ func ExampleClaude() {
 	c := &agent.Claude{
 		Path: "claude", Runner: &process.Runner{Keeper: []string{"keeper"}},
 		Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin"}, Timeout: 10 * time.Minute,
-		Model: func(context.Context) (agent.ModelSession, error) {
+		Model: func(context.Context, int64) (agent.ModelSession, error) {
 			return agent.ModelSession{BaseURL: "http://127.0.0.1:8080", Token: "token"}, nil
 		},
 	}

@@ -37,7 +37,10 @@ type outcome struct {
 	timeout time.Duration
 	idle    time.Duration
 	// asked is the pause that the service asked for last; zero if it did not.
-	asked time.Duration
+	asked  time.Duration
+	tokens int64 // used in this run; zero if nobody counts
+	// noTokens is set if a call was refused because the tokens were used up.
+	noTokens bool
 }
 
 // failure says what went wrong, first by why we ended the run, then by its last
@@ -51,6 +54,8 @@ func (o outcome) failure() *Error {
 		return tookTooLong(o.timeout)
 	case errors.Is(o.err, errStalled):
 		return &Error{Code: CodeStalled, Message: fmt.Sprintf("The model sent nothing for %s, so the run was ended. Please send the instruction again.", o.idle)}
+	case o.noTokens:
+		return usedUp(CodeCostLimit, "tokens it may spend", o.err)
 	case errors.As(o.err, &t):
 		return o.overloaded(t.delay)
 	case o.stream.last != nil && !o.stream.succeeded():
@@ -72,9 +77,9 @@ func (o outcome) byResult(r *result) *Error {
 	said := o.said(r)
 	switch o.stream.lastKind {
 	case "error_max_turns":
-		return &Error{Code: CodeTurnLimit, Message: "The agent used up the number of turns it may take for one instruction. What it had changed is kept. Please ask for less at once.", Err: said}
+		return usedUp(CodeTurnLimit, "number of turns it may take", said)
 	case "error_max_budget_usd":
-		return &Error{Code: CodeCostLimit, Message: "The agent used up the money it may spend on one instruction. What it had changed is kept. Please ask for less at once.", Err: said}
+		return usedUp(CodeCostLimit, "money it may spend", said)
 	}
 	switch {
 	case r.StopReason == "refusal":
@@ -101,7 +106,8 @@ func (o outcome) byStatus(status int, said error) *Error {
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		e = &Error{Code: CodeModelAuth, Transient: true, RetryAfter: o.asked, Message: "The model's service does not accept the worker's credentials. The operator has to set them right."}
-	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= http.StatusInternalServerError:
+	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= http.StatusInternalServerError,
+		status == http.StatusFailedDependency: // Bedrock's, for a model that failed
 		e = o.overloaded(0)
 	default:
 		e = &Error{Code: CodeFailed, Message: "The model's service did not accept the request: " + said.Error()}

@@ -144,7 +144,11 @@ func TestFailures(t *testing.T) {
 
 func (tt failureTest) run(t *testing.T) {
 	t.Helper()
-	f := newFixture(t)
+	tt.runOn(t, newFixture(t))
+}
+
+func (tt failureTest) runOn(t *testing.T, f *fixture) {
+	t.Helper()
 	f.model.Play("thing", tt.turns...)
 	if tt.script != "" {
 		f.claude.Path = script(t, tt.script)
@@ -253,7 +257,7 @@ func TestCancelledBeforeItBegan(t *testing.T) {
 func TestModelCannotBeOpened(t *testing.T) {
 	f := newFixture(t)
 	broken := errors.New("no port left")
-	f.claude.Model = func(context.Context) (ModelSession, error) { return ModelSession{}, broken }
+	f.claude.Model = func(context.Context, int64) (ModelSession, error) { return ModelSession{}, broken }
 	_, err := f.claude.Run(t.Context(), f.request("thing"))
 	var e *Error
 	if !errors.Is(err, broken) || errors.As(err, &e) {

@@ -23,7 +23,7 @@ func ExampleGateway() {
 	}
 
 	g := gateway.New(gateway.Config{Upstream: upstream, Signer: gateway.APIKey("the real key")})
-	job, err := g.Open(context.Background())
+	job, err := g.Open(context.Background(), 0)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -31,7 +31,7 @@ func ExampleGateway() {
 	defer job.Close()
 
 	// What the agent does.
-	r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, job.URL+"/v1/messages", strings.NewReader("{}"))
+	r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, job.URL+"/v1/messages", strings.NewReader(`{"model":"claude-test-1"}`))
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -41,9 +43,18 @@ func (k apiKey) Sign(r *http.Request) error {
 // Config says where calls go and what they may cost.
 type Config struct {
 	// Upstream is the model's service; a path stands in front of the call's
-	// own. Nil means https://api.anthropic.com.
+	// own. Nil means https://api.anthropic.com, and has to be set for Bedrock.
 	Upstream *url.URL
 	Signer   Signer
+	// Bedrock takes Bedrock's calls instead of the Anthropic API's.
+	Bedrock bool
+	// Models are the ids of the models that may be called; a suffix in
+	// brackets, as in "[1m]", is the CLI's and does not count. With none, the
+	// first call of a job for an answer chooses: it is made by the CLI before
+	// anything that the model or the repository says is run. For Bedrock that is
+	// the first streaming call, as the CLI asks other models before whether they
+	// are there.
+	Models []string
 	// MaxBody bounds a request, in bytes; zero means 32 MB.
 	MaxBody int64
 	// MaxConcurrent bounds the calls of a job that run at the same time; zero
@@ -72,12 +83,16 @@ func New(c Config) *Gateway {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Models = slices.Clone(c.Models)
+	for i, m := range c.Models {
+		c.Models[i], _, _ = strings.Cut(m, "[")
+	}
 	return &Gateway{config: c}
 }
 
-// Open starts to listen for one job. Calls end when ctx does; the job has to be
-// closed all the same.
-func (g *Gateway) Open(ctx context.Context) (*Job, error) {
+// Open starts to listen for one job, which may use maxTokens; zero means any
+// number. Calls end when ctx does; the job has to be closed all the same.
+func (g *Gateway) Open(ctx context.Context, maxTokens int64) (*Job, error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -86,6 +101,7 @@ func (g *Gateway) Open(ctx context.Context) (*Job, error) {
 	j := &Job{
 		URL: "http://" + listener.Addr().String(), Token: rand.Text(),
 		config: g.config,
+		tokens: account{most: maxTokens},
 		slots:  make(chan struct{}, g.config.MaxConcurrent),
 		served: make(chan struct{}),
 		transport: &http.Transport{

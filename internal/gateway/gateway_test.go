@@ -27,7 +27,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
-const key = "sk-ant-real-key"
+const (
+	key = "sk-ant-real-key"
+	// hello is the least that passes.
+	hello = `{"model":"claude-test-1"}`
+)
 
 // open starts an upstream and a job that leads to it.
 func open(t *testing.T, c Config, upstream http.HandlerFunc) *Job {
@@ -45,7 +49,7 @@ func open(t *testing.T, c Config, upstream http.HandlerFunc) *Job {
 	if c.Signer == nil {
 		c.Signer = APIKey(key)
 	}
-	j, err := New(c).Open(t.Context())
+	j, err := New(c).Open(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +107,7 @@ func TestPasses(t *testing.T) {
 	})
 	for _, path := range []string{"/v1/messages", "/v1/messages/count_tokens"} {
 		for _, bearer := range []bool{false, true} {
-			r := request(t, j, http.MethodPost, path+"?beta=true", "hello")
+			r := request(t, j, http.MethodPost, path+"?beta=true", hello)
 			if bearer {
 				r.Header.Del("X-Api-Key")
 				r.Header.Set("Authorization", "Bearer "+j.Token)
@@ -121,7 +125,7 @@ func TestPasses(t *testing.T) {
 			if header.Get("Set-Cookie") != "" {
 				t.Error("cookie passed")
 			}
-			want := seen{Method: "POST", Path: "/tenant/a" + path, Query: "beta=true", Body: "hello"}
+			want := seen{Method: "POST", Path: "/tenant/a" + path, Query: "beta=true", Body: hello}
 			h := got.Header
 			got.Header = nil
 			if d := cmp.Diff(want, got); d != "" {
@@ -218,7 +222,7 @@ func TestStreams(t *testing.T) {
 			<-next
 		}
 	})
-	resp, err := client(t).Do(request(t, j, http.MethodPost, "/v1/messages", "{}"))
+	resp, err := client(t).Do(request(t, j, http.MethodPost, "/v1/messages", hello))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +272,7 @@ func TestUpstreamFails(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			j := open(t, Config{Signer: tt.signer}, tt.upstream)
-			status, _, body := do(t, request(t, j, http.MethodPost, "/v1/messages", "{}"))
+			status, _, body := do(t, request(t, j, http.MethodPost, "/v1/messages", hello))
 			if status != tt.status || !strings.Contains(body, tt.body) {
 				t.Errorf("got %d %s", status, body)
 			}
@@ -285,7 +289,7 @@ func TestErrorBodyIsBounded(t *testing.T) {
 		w.WriteHeader(500)
 		_, _ = w.Write(bytes.Repeat([]byte("x"), 10*maxErrorBody))
 	})
-	_, _, body := do(t, request(t, j, http.MethodPost, "/v1/messages", "{}"))
+	_, _, body := do(t, request(t, j, http.MethodPost, "/v1/messages", hello))
 	if len(body) != maxErrorBody {
 		t.Errorf("%d bytes", len(body))
 	}
@@ -298,12 +302,12 @@ func TestUpstreamIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Close()
-	j, err := New(Config{Upstream: u, Signer: APIKey(key)}).Open(t.Context())
+	j, err := New(Config{Upstream: u, Signer: APIKey(key)}).Open(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer j.Close()
-	status, _, body := do(t, request(t, j, http.MethodPost, "/v1/messages", "{}"))
+	status, _, body := do(t, request(t, j, http.MethodPost, "/v1/messages", hello))
 	if status != 502 || errorKind(t, body) != "api_error" {
 		t.Errorf("got %d %s", status, body)
 	}
@@ -316,7 +320,7 @@ func TestPause(t *testing.T) {
 		w.WriteHeader(status)
 	})
 	ask := func() time.Duration {
-		do(t, request(t, j, http.MethodPost, "/v1/messages", "{}"))
+		do(t, request(t, j, http.MethodPost, "/v1/messages", hello))
 		return j.Pause()
 	}
 	if got := ask(); got != 7*time.Second {
@@ -354,13 +358,13 @@ func TestConcurrencyIsCapped(t *testing.T) {
 	var calls sync.WaitGroup
 	for range 2 {
 		calls.Go(func() {
-			if status, _, _ := do(t, request(t, j, http.MethodPost, "/v1/messages", "{}")); status != 200 {
+			if status, _, _ := do(t, request(t, j, http.MethodPost, "/v1/messages", hello)); status != 200 {
 				t.Errorf("got %d", status)
 			}
 		})
 		<-arrived
 	}
-	status, _, body := do(t, request(t, j, http.MethodPost, "/v1/messages", "{}"))
+	status, _, body := do(t, request(t, j, http.MethodPost, "/v1/messages", hello))
 	if status != 429 || errorKind(t, body) != "rate_limit_error" {
 		t.Errorf("got %d %s", status, body)
 	}
@@ -389,11 +393,11 @@ func TestClose(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			j, err := New(Config{Upstream: u, Signer: APIKey(key)}).Open(ctx)
+			j, err := New(Config{Upstream: u, Signer: APIKey(key)}).Open(ctx, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp, err := client(t).Do(request(t, j, http.MethodPost, "/v1/messages", "{}"))
+			resp, err := client(t).Do(request(t, j, http.MethodPost, "/v1/messages", hello))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -418,7 +422,7 @@ func TestLogsNoSecrets(t *testing.T) {
 	var log bytes.Buffer
 	handler := slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})
 	j := open(t, Config{Log: slog.New(handler)}, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	do(t, request(t, j, http.MethodPost, "/v1/messages", "the-body"))
+	do(t, request(t, j, http.MethodPost, "/v1/messages", `{"model":"the-body"}`))
 	j.Close()
 	if log.Len() == 0 {
 		t.Error("nothing logged")

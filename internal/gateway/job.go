@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -28,11 +29,13 @@ type Job struct {
 	cancel    context.CancelFunc
 	slots     chan struct{}
 	served    chan struct{} // closed when nobody listens any more
+	tokens    account
 
 	mu     sync.Mutex
 	closed bool
 	calls  sync.WaitGroup // added to under mu, and not once closed
 	pause  time.Duration
+	chosen string // the model, if none is configured; empty until the first call
 }
 
 // Close ends the job: nobody listens any more, and calls under way are cut. It
@@ -56,20 +59,27 @@ func (j *Job) Pause() time.Duration {
 	return j.pause
 }
 
-// ServeHTTP lets a call through if it is the job's own and of a kind that an
-// agent needs.
+// Tokens returns how many tokens the job used, and whether a call was refused
+// because they were as many as it may use. A call under way counts as far as its
+// answer has come.
+func (j *Job) Tokens() (used int64, refused bool) { return j.tokens.state() }
+
+// ServeHTTP lets a call through if it is the job's own, of a kind that an agent
+// needs, and within the job's limits.
 func (j *Job) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !j.begin() {
 		writeError(w, http.StatusServiceUnavailable, "api_error", "this job is over")
 		return
 	}
 	defer j.calls.Done()
-	switch {
-	case !j.authorized(r):
+	if !j.authorized(r) {
 		writeError(w, http.StatusUnauthorized, "authentication_error", "this is not the job's token")
 		return
-	case !allowed(r):
-		writeError(w, http.StatusNotFound, "not_found_error", "only POST /v1/messages and /v1/messages/count_tokens pass here")
+	}
+	c, known := j.config.call(r)
+	switch {
+	case !known:
+		writeError(w, http.StatusNotFound, "not_found_error", "this call does not pass here")
 		return
 	case r.ContentLength > j.config.MaxBody:
 		tooLarge(w)
@@ -82,7 +92,18 @@ func (j *Job) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusTooManyRequests, "rate_limit_error", "too many calls at the same time")
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, j.config.MaxBody)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, j.config.MaxBody))
+	if err != nil {
+		if _, big := errors.AsType[*http.MaxBytesError](err); big {
+			tooLarge(w)
+		}
+		return // else the agent is gone
+	}
+	if refused := j.examine(c, body); refused != nil {
+		writeError(w, refused.status, refused.kind, refused.message)
+		return
+	}
+	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	j.proxy.ServeHTTP(w, r)
 }
 
@@ -105,22 +126,25 @@ func (j *Job) authorized(r *http.Request) bool {
 	return subtle.ConstantTimeCompare([]byte(got), []byte(j.Token)) == 1
 }
 
-// allowed knows the paths as they are written: an escaped one is another.
-func allowed(r *http.Request) bool {
-	if r.Method != http.MethodPost {
-		return false
-	}
-	path := r.URL.EscapedPath()
-	return path == "/v1/messages" || path == "/v1/messages/count_tokens"
-}
-
 // rewrite turns the agent's call into ours. Hop-by-hop and forwarding headers
-// are gone already.
+// are gone already. Answers are asked for as they are, so that their tokens can
+// be counted.
 func (j *Job) rewrite(p *httputil.ProxyRequest) {
 	p.SetURL(j.config.Upstream)
+	h := p.Out.Header
+	if j.config.Bedrock { // only what is known to be harmless is signed
+		p.Out.URL.RawQuery = ""
+		p.Out.Header = http.Header{}
+		for _, name := range []string{"Accept", "Content-Type", "User-Agent", "Anthropic-Beta", "Anthropic-Version"} {
+			if v, ok := h[name]; ok {
+				p.Out.Header[name] = v
+			}
+		}
+		return
+	}
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
-	for _, name := range []string{"X-Api-Key", "Authorization", "Cookie"} {
-		p.Out.Header.Del(name)
+	for _, name := range []string{"X-Api-Key", "Authorization", "Cookie", "Accept-Encoding"} {
+		h.Del(name)
 	}
 }
 
@@ -144,7 +168,12 @@ func (j *Job) modify(r *http.Response) error {
 		}{io.LimitReader(r.Body, maxErrorBody), r.Body}
 		r.ContentLength = -1
 		r.Header.Del("Content-Length")
+		return nil
 	}
+	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return errors.New("the model's service compresses its answer, which it was not asked to")
+	}
+	r.Body = j.tokens.count(r.Body, r.Header.Get("Content-Type"))
 	return nil
 }
 
@@ -164,10 +193,6 @@ func retryAfter(value string, now time.Time) time.Duration {
 
 // failed answers a call that the model's service did not.
 func (j *Job) failed(w http.ResponseWriter, r *http.Request, err error) {
-	if _, big := errors.AsType[*http.MaxBytesError](err); big {
-		tooLarge(w)
-		return
-	}
 	if r.Context().Err() == nil {
 		j.config.Log.WarnContext(r.Context(), "model call failed", slog.String("path", r.URL.Path), slog.Any("error", err))
 	}
@@ -179,12 +204,13 @@ func tooLarge(w http.ResponseWriter) {
 	writeError(w, http.StatusRequestEntityTooLarge, "request_too_large", "the request is too large")
 }
 
-// writeError answers in the API's form.
+// writeError answers in a form that is both the API's and Bedrock's.
 func writeError(w http.ResponseWriter, status int, kind, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]any{ // the agent may be gone
-		"type":  "error",
-		"error": map[string]string{"type": kind, "message": message},
+		"type":    "error",
+		"error":   map[string]string{"type": kind, "message": message},
+		"message": message,
 	})
 }

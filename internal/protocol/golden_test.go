@@ -85,7 +85,7 @@ func TestOutputMessage(t *testing.T) {
 	success.BuildSuccess, success.DeploySuccess = true, true
 	success.Branch, success.CommitID = "thread-t1", "0123456789abcdef0123456789abcdef01234567"
 	success.SetFiles([]string{"src/a.astro", "src/ü.css"})
-	success.Agent = &protocol.AgentInfo{Turns: 2, CostUSD: 0.01, Model: "claude", DurationMs: 1200}
+	success.Agent = &protocol.AgentInfo{Turns: 2, CostUSD: 0.01, Tokens: 1234, Model: "claude", DurationMs: 1200}
 
 	unchanged := protocol.NewOutput(valid())
 	unchanged.Success, unchanged.Summary, unchanged.BuildSuccess = true, "Nothing had to be changed.", true

@@ -57,6 +57,7 @@ type OutputMessage struct {
 type AgentInfo struct {
 	Turns      int     `json:"turns"`
 	CostUSD    float64 `json:"costUsd"`
+	Tokens     int64   `json:"tokens,omitempty"` // of input, cache and output; none if nobody counts
 	Model      string  `json:"model"`
 	DurationMs int64   `json:"durationMs"`
 }

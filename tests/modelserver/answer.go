@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 )
 
 // pingEvery is how often Pings are sent.
@@ -75,15 +77,20 @@ func (t Turn) outputTokens() int {
 	return t.OutputTokens
 }
 
-// events writes server-sent events.
+// events writes server-sent events, or Bedrock's frames with the same events.
 type events struct {
-	w http.ResponseWriter
+	w       http.ResponseWriter
+	bedrock bool
 }
 
-func startEvents(w http.ResponseWriter) events {
+func startEvents(w http.ResponseWriter, req Request) events {
+	e := events{w, req.Bedrock}
 	w.Header().Set("Content-Type", "text/event-stream")
+	if e.bedrock {
+		w.Header().Set("Content-Type", "application/vnd.amazon.eventstream")
+	}
 	w.WriteHeader(http.StatusOK)
-	return events{w}
+	return e
 }
 
 // send writes an event and flushes. Errors don't matter: a client that is gone
@@ -94,8 +101,36 @@ func (e events) send(name string, data object) {
 	if err != nil {
 		panic(err) // a script that is no JSON is a mistake of the test
 	}
+	if e.bedrock {
+		e.frame("event", "chunk", object{"bytes": b, "p": "abcd"})
+		return
+	}
 	_, _ = fmt.Fprintf(e.w, "event: %s\ndata: %s\n\n", name, b)
 	e.flush()
+}
+
+// fail ends a stream with an error.
+func (e events) fail(t Turn) {
+	if e.bedrock {
+		e.frame("exception", t.ErrorType, object{"message": t.Text})
+		return
+	}
+	e.send("error", object{"error": object{"type": t.ErrorType, "message": t.Text}})
+}
+
+// frame writes a message of AWS's event stream.
+func (e events) frame(kind, name string, payload object) {
+	b, err := json.Marshal(payload)
+	if err != nil {
+		panic(err) // as in send
+	}
+	m := eventstream.Message{Payload: b}
+	for _, h := range [][2]string{{":" + kind + "-type", name}, {":content-type", "application/json"}, {":message-type", kind}} {
+		m.Headers.Set(h[0], eventstream.StringValue(h[1]))
+	}
+	if eventstream.NewEncoder().Encode(e.w, m) == nil {
+		e.flush()
+	}
 }
 
 func (e events) flush() {
@@ -104,7 +139,7 @@ func (e events) flush() {
 
 // stream is the answer as events.
 func stream(w http.ResponseWriter, req Request, t Turn) {
-	e := startEvents(w)
+	e := startEvents(w, req)
 	e.send("message_start", object{"message": head(req)})
 	e.send("ping", object{})
 	for i, block := range content(req, t) {
@@ -114,7 +149,11 @@ func stream(w http.ResponseWriter, req Request, t Turn) {
 		"delta": object{"stop_reason": t.stopReason(), "stop_sequence": nil},
 		"usage": object{"output_tokens": t.outputTokens()},
 	})
-	e.send("message_stop", object{})
+	end := object{}
+	if req.Bedrock {
+		end["amazon-bedrock-invocationMetrics"] = object{"inputTokenCount": 100, "outputTokenCount": t.outputTokens(), "invocationLatency": 1, "firstByteLatency": 1}
+	}
+	e.send("message_stop", end)
 }
 
 // block sends one block: its beginning, its content in one delta, its end.
@@ -139,7 +178,7 @@ func (s *Server) breakOff(w http.ResponseWriter, r *http.Request, req Request, t
 		s.untilGone(r, 0, nil)
 		return
 	}
-	e := startEvents(w)
+	e := startEvents(w, req)
 	if t.Fault == Garbage {
 		_, _ = io.WriteString(w, "<html>502 Bad Gateway</html>\n\ndata: {\"type\":\n\n\x00\x01\x02\n\n")
 		e.flush()
@@ -147,6 +186,8 @@ func (s *Server) breakOff(w http.ResponseWriter, r *http.Request, req Request, t
 	}
 	e.send("message_start", object{"message": head(req)})
 	switch t.Fault {
+	case Exception:
+		e.fail(t)
 	case Pings:
 		s.untilGone(r, pingEvery, func() { e.send("ping", object{}) })
 	case Cut:

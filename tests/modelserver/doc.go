@@ -1,7 +1,9 @@
-// Package modelserver is a loopback stand-in for the Anthropic API that plays
-// scripts: what the model would say and which tools it would use. It serves
-// POST /v1/messages, streaming and not, and POST /v1/messages/count_tokens, well
-// enough for the real Claude Code CLI, and records every request.
+// Package modelserver is a loopback stand-in for the Anthropic API, and for
+// Amazon Bedrock, that plays scripts: what the model would say and which tools it
+// would use. It serves POST /v1/messages, streaming and not, and POST
+// /v1/messages/count_tokens, and Bedrock's POST /model/{id}/invoke and
+// /model/{id}/invoke-with-response-stream, well enough for the real Claude Code
+// CLI, and records every request. Signatures are not checked.
 //
 //	s := modelserver.Start(t)
 //	s.Play("make the title blue",

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
@@ -205,5 +206,70 @@ func TestRequests(t *testing.T) {
 	defer func() { _ = resp.Body.Close() }()
 	if b, err := io.ReadAll(resp.Body); err != nil || strings.TrimSpace(string(b)) != `{"input_tokens":2}` || len(s.Requests()) != 1 {
 		t.Errorf("got %s, %v", b, err)
+	}
+}
+
+// TestBedrock reads an answer as the SDK does.
+func TestBedrock(t *testing.T) {
+	s := Start(t)
+	s.Play("go", Say("done"))
+	s.Play("stop", Throw("modelStreamErrorException", "it broke"))
+	s.Play("wait", Fail(429, "ThrottlingException", "Too many requests"))
+	call := func(instruction, op string) *http.Response {
+		body, err := json.Marshal(object{"anthropic_version": "bedrock-2023-05-31", "messages": []object{says("user", instruction)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/model/eu.anthropic.m-v1:0/"+op, strings.NewReader(string(body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := &http.Transport{}
+		t.Cleanup(transport.CloseIdleConnections)
+		resp, err := (&http.Client{Transport: transport}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		return resp
+	}
+	frames := func(resp *http.Response) (all []string) {
+		for {
+			m, err := eventstream.NewDecoder().Decode(resp.Body, nil)
+			if err != nil {
+				return all
+			}
+			var payload struct {
+				Bytes   []byte
+				Message string
+			}
+			if err := json.Unmarshal(m.Payload, &payload); err != nil {
+				t.Fatal(err)
+			}
+			var e struct{ Type string }
+			_ = json.Unmarshal(payload.Bytes, &e)
+			all = append(all, m.Headers.Get(":message-type").String()+" "+e.Type+payload.Message)
+		}
+	}
+	want := []string{
+		"event message_start", "event ping", "event content_block_start", "event content_block_delta", "event content_block_stop",
+		"event message_delta", "event message_stop",
+	}
+	if d := cmp.Diff(want, frames(call("go", "invoke-with-response-stream"))); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]string{"event message_start", "exception it broke"}, frames(call("stop", "invoke-with-response-stream"))); d != "" {
+		t.Error(d)
+	}
+	if b, err := io.ReadAll(call("go", "invoke").Body); err != nil || !strings.Contains(string(b), `"text":"done"`) {
+		t.Errorf("got %s, %v", b, err)
+	}
+	resp := call("wait", "invoke")
+	if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 429 || !strings.HasPrefix(resp.Header.Get("X-Amzn-Errortype"), "ThrottlingException") ||
+		strings.TrimSpace(string(b)) != `{"message":"Too many requests"}` {
+		t.Errorf("got %d %s, %v", resp.StatusCode, b, err)
+	}
+	if got := s.Requests()[0]; !got.Bedrock || !got.Stream || got.Model != "eu.anthropic.m-v1:0" {
+		t.Errorf("recorded %+v", got)
 	}
 }

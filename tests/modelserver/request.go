@@ -13,6 +13,7 @@ type Request struct {
 	Header http.Header
 	Body   []byte
 
+	Bedrock  bool // it came by Bedrock's protocol
 	Model    string
 	Stream   bool
 	Messages []Message
@@ -66,7 +67,7 @@ func (r Request) Last() string {
 }
 
 func parseRequest(r *http.Request, body []byte) (Request, error) {
-	req := Request{Path: r.URL.Path, Header: r.Header.Clone(), Body: body}
+	req := Request{Path: r.URL.Path, Header: r.Header.Clone(), Body: body, Bedrock: r.PathValue("model") != ""}
 	var raw struct {
 		Model    string `json:"model"`
 		Stream   bool   `json:"stream"`
@@ -79,6 +80,9 @@ func parseRequest(r *http.Request, body []byte) (Request, error) {
 		return req, err
 	}
 	req.Model, req.Stream = raw.Model, raw.Stream
+	if req.Bedrock {
+		req.Model, req.Stream = r.PathValue("model"), strings.HasSuffix(r.URL.Path, "/invoke-with-response-stream")
+	}
 	for _, m := range raw.Messages {
 		req.Messages = append(req.Messages, Message{Role: m.Role, Blocks: parseBlocks(m.Content)})
 	}

@@ -19,12 +19,13 @@ type Fault int
 
 // The faults.
 const (
-	None    Fault = iota
-	Silence       // not even a header, until the client goes away
-	Hang          // the beginning of a stream, then nothing
-	Pings         // the beginning of a stream, then pings only
-	Cut           // half a message, then the connection ends
-	Garbage       // a stream of bytes that are no events
+	None      Fault = iota
+	Silence         // not even a header, until the client goes away
+	Hang            // the beginning of a stream, then nothing
+	Pings           // the beginning of a stream, then pings only
+	Cut             // half a message, then the connection ends
+	Garbage         // a stream of bytes that are no events
+	Exception       // the beginning of a stream, then an error
 )
 
 // Turn is one answer of the model. The zero value is an empty text.
@@ -39,7 +40,7 @@ type Turn struct {
 
 	// Status is that of an error; zero means 200.
 	Status    int
-	ErrorType string // "overloaded_error", ...
+	ErrorType string // "overloaded_error", or Bedrock's "ThrottlingException", ...
 	Header    http.Header
 
 	Fault Fault
@@ -67,6 +68,11 @@ func Bash(command string) Turn {
 // Fail is an error in the API's form.
 func Fail(status int, errorType, message string) Turn {
 	return Turn{Status: status, ErrorType: errorType, Text: message}
+}
+
+// Throw is a stream that ends in an error.
+func Throw(errorType, message string) Turn {
+	return Turn{Fault: Exception, ErrorType: errorType, Text: message}
 }
 
 // Refuse is a refusal by the model.

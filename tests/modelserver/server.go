@@ -23,14 +23,17 @@ type Server struct {
 }
 
 // Start runs a server until the test ends. With the environment variables
-// ANTHROPIC_BASE_URL set to its URL and any ANTHROPIC_API_KEY, the CLI talks to
-// it.
+// ANTHROPIC_BASE_URL set to its URL and any ANTHROPIC_API_KEY, or with
+// CLAUDE_CODE_USE_BEDROCK, ANTHROPIC_BEDROCK_BASE_URL and any
+// AWS_BEARER_TOKEN_BEDROCK, the CLI talks to it.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{done: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/messages", s.messages)
 	mux.HandleFunc("POST /v1/messages/count_tokens", s.countTokens)
+	mux.HandleFunc("POST /model/{model}/invoke", s.messages)
+	mux.HandleFunc("POST /model/{model}/invoke-with-response-stream", s.messages)
 	s.http = httptest.NewServer(mux)
 	tb.Cleanup(func() {
 		close(s.done)
@@ -68,7 +71,7 @@ func (s *Server) Forget() {
 func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	req, turn, err := s.take(r)
 	if err != nil {
-		writeError(w, Fail(http.StatusBadRequest, "invalid_request_error", "modelserver: "+err.Error()))
+		writeError(w, req, Fail(http.StatusBadRequest, "invalid_request_error", "modelserver: "+err.Error()))
 		return
 	}
 	if turn.Gate != nil {
@@ -82,7 +85,7 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case turn.Status != 0:
-		writeError(w, turn)
+		writeError(w, req, turn)
 	case turn.Fault != None:
 		s.breakOff(w, r, req, turn)
 	case req.Stream:
@@ -131,8 +134,13 @@ func (s *Server) countTokens(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]int{"input_tokens": len(body) / 4})
 }
 
-func writeError(w http.ResponseWriter, t Turn) {
+func writeError(w http.ResponseWriter, req Request, t Turn) {
 	maps.Copy(w.Header(), t.Header)
+	if req.Bedrock {
+		w.Header().Set("X-Amzn-Errortype", t.ErrorType+":http://internal.amazon.com/coral/com.amazon.bedrock/")
+		writeJSON(w, t.Status, map[string]string{"message": t.Text})
+		return
+	}
 	writeJSON(w, t.Status, map[string]any{
 		"type":       "error",
 		"error":      map[string]string{"type": t.ErrorType, "message": t.Text},

@@ -1,0 +1,164 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// call is what the line of a request asks for.
+type call struct {
+	model   string // Bedrock names it in the path; else empty
+	chooses bool   // it may be the first call of a job, which chooses the model
+	free    bool   // it costs no tokens
+}
+
+// call knows the calls that an agent needs. Paths are taken as they are written:
+// an escaped one is another, but for the model's id.
+func (c *Config) call(r *http.Request) (call, bool) {
+	if r.Method != http.MethodPost {
+		return call{}, false
+	}
+	path := r.URL.EscapedPath()
+	if !c.Bedrock {
+		counts := path == "/v1/messages/count_tokens"
+		return call{chooses: !counts, free: counts}, counts || path == "/v1/messages"
+	}
+	rest, ok := strings.CutPrefix(path, "/model/")
+	i := strings.LastIndexByte(rest, '/')
+	if !ok || i < 0 {
+		return call{}, false
+	}
+	model, err := url.PathUnescape(rest[:i])
+	if err != nil || !isModel(model) {
+		return call{}, false
+	}
+	streams := rest[i+1:] == "invoke-with-response-stream"
+	return call{model: model, chooses: streams}, streams || rest[i+1:] == "invoke"
+}
+
+// isModel reports whether a text can be the id or the ARN of a model.
+func isModel(s string) bool {
+	const others = "-._:/"
+	strange := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(others, r)
+	}
+	return s != "" && len(s) <= 2048 && !strings.ContainsFunc(s, strange) &&
+		!strings.Contains(s, "..") && !strings.Contains(s, "//") && !strings.HasPrefix(s, "/")
+}
+
+// refusal is why a call does not pass.
+type refusal struct {
+	status        int
+	kind, message string
+}
+
+func invalid(message string) *refusal {
+	return &refusal{http.StatusBadRequest, "invalid_request_error", "the gateway refuses this: " + message}
+}
+
+// examine says why a call does not pass; nil if it does.
+func (j *Job) examine(c call, body []byte) *refusal {
+	parts, err := members(body)
+	if err != nil {
+		return invalid("the body is not one JSON object with each name once")
+	}
+	if refused := examineTools(parts); refused != nil {
+		return refused
+	}
+	if !j.config.Bedrock && json.Unmarshal(parts["model"], &c.model) != nil {
+		return invalid("no model is named")
+	}
+	if !j.mayCall(c) {
+		return &refusal{http.StatusNotFound, "not_found_error", "the gateway knows no such model; ANTHROPIC_MODEL names the one there is"}
+	}
+	if !c.free && !j.tokens.open() {
+		return invalid("the tokens that one instruction may cost are used up")
+	}
+	return nil
+}
+
+// mayCall reports whether a call is for a model that is configured or chosen.
+func (j *Job) mayCall(c call) bool {
+	if len(j.config.Models) > 0 {
+		return slices.Contains(j.config.Models, c.model)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.chosen == "" && c.chooses && isModel(c.model) {
+		j.chosen = c.model
+	}
+	return c.model != "" && c.model == j.chosen
+}
+
+// examineTools refuses what the model's service would do by itself. Tools of the
+// caller's own have no type, or the type custom.
+func examineTools(parts map[string]json.RawMessage) *refusal {
+	for _, name := range []string{"mcp_servers", "container"} {
+		if v := parts[name]; !isNone(v) {
+			return invalid(name + " are not allowed")
+		}
+	}
+	if isNone(parts["tools"]) {
+		return nil
+	}
+	var tools []json.RawMessage
+	if json.Unmarshal(parts["tools"], &tools) != nil {
+		return invalid("tools is no list")
+	}
+	for _, raw := range tools {
+		tool, err := members(raw)
+		if err != nil {
+			return invalid("a tool is not an object with each name once")
+		}
+		var kind string
+		if t := tool["type"]; !isNone(t) && json.Unmarshal(t, &kind) != nil || kind != "" && kind != "custom" {
+			return invalid("tools of the model's service are not allowed")
+		}
+	}
+	return nil
+}
+
+// isNone reports whether a value is absent, null or an empty list.
+func isNone(v json.RawMessage) bool {
+	v = bytes.TrimSpace(v)
+	return len(v) == 0 || bytes.Equal(v, []byte("null")) || len(v) >= 2 && v[0] == '[' && len(bytes.TrimSpace(v[1:len(v)-1])) == 0
+}
+
+// members returns the members of a JSON object. Names count as they are, case and
+// all, and each may be there once: the service must not read another value than
+// was looked at here.
+func members(raw []byte) (map[string]json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("no object")
+	}
+	all := map[string]json.RawMessage{}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, ok := t.(string)
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil || !ok {
+			return nil, errors.New("no member")
+		}
+		if _, again := all[name]; again {
+			return nil, errors.New("a name twice")
+		}
+		all[name] = value
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than an object")
+	}
+	return all, nil
+}
