@@ -75,6 +75,10 @@ func (t *tenure) rest() {
 	}
 }
 
+// announceDelay is the time in which a row becomes released that others are asked to
+// take: who gets the request before would send it on, for five seconds.
+const announceDelay = time.Second
+
 // shutDown hands back what waits, lets the running job finish for a while, cuts
 // it, and announces that there may be work. It does not look: another worker does.
 func (t *tenure) shutDown() {
@@ -94,7 +98,7 @@ func (t *tenure) shutDown() {
 		t.warn("claim row not written", err)
 	}
 	for _, p := range pairs {
-		t.announce(ctx, p, 0)
+		t.announce(ctx, p, announceDelay)
 	}
 	t.announceUnseen(ctx)
 	t.release(ctx)

@@ -77,12 +77,6 @@ func (h *history) sent(c *Command, late bool) {
 	}
 }
 
-func (h *history) isLate(c *Command) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	c.Late = true
-}
-
 // Commands returns what was sent, in this order.
 func (p *Platform) Commands() []*Command {
 	p.history.mu.Lock()
