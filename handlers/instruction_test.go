@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func TestCommandIsCommittedPushedDeployedAndAnswered(t *testing.T) {
 		t.Errorf("live page %q", w.live())
 	}
 	wantMessage := "echo blue > page.html\n\necho blue > page.html\n\necho 'It is blue now.'\n\nFiles:\n- page.html\n\n" +
-		"Thread-Id: t-1\nSession-Id: session-1\nCommand-Id: c-1\nUser: scott"
+		"Thread-Id: t-1\nSession-Id: session-1\nCommand-Id: c-1\nUser: scott\nFence: " + strconv.FormatInt(w.h.Lease.Fence(), 10)
 	if d := cmp.Diff(wantMessage, gitserver.Git(t, w.git.Bare(repoName), "log", "-1", "--format=%B", commit)); d != "" {
 		t.Errorf("commit message (-want +got):\n%s", d)
 	}
