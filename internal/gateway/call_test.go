@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -95,16 +96,33 @@ func TestModels(t *testing.T) {
 		tries   []try
 	}{
 		"configured": {models: []string{"claude-a[1m]", "claude-b"}, tries: []try{
-			{messages, "claude-c", 404}, {messages, "claude-a", 200}, {messages, "claude-b", 200}, {count, "claude-a", 200},
-			{count, "claude-c", 404}, {messages, "claude-a[1m]", 404}, {messages, "claude-", 404}, {messages, "", 404}, {messages, "CLAUDE-A", 404},
+			{messages, "claude-c", 404},
+			{messages, "claude-a", 200},
+			{messages, "claude-b", 200},
+			{count, "claude-a", 200},
+			{count, "claude-c", 404},
+			{messages, "claude-a[1m]", 404},
+			{messages, "claude-", 404},
+			{messages, "", 404},
+			{messages, "CLAUDE-A", 404},
 		}},
 		"the first call's": {tries: []try{
-			{count, "claude-a", 404}, {messages, "", 404}, {messages, "claude-a", 200}, {messages, "claude-b", 404}, {count, "claude-a", 200},
-			{count, "claude-b", 404}, {messages, "claude-a", 200},
+			{count, "claude-a", 404},
+			{messages, "", 404},
+			{messages, "claude-a", 200},
+			{messages, "claude-b", 404},
+			{count, "claude-a", 200},
+			{count, "claude-b", 404},
+			{messages, "claude-a", 200},
 		}},
 		"configured for Bedrock": {bedrock: true, models: []string{"eu.anthropic.claude-a-v1:0[1m]", arn}, tries: []try{
-			{invoke, "eu.anthropic.claude-a-v1:0", 200}, {stream, "eu.anthropic.claude-a-v1:0", 200}, {invoke, arn, 200}, {stream, arn, 200},
-			{invoke, "anthropic.claude-a-v1:0", 404}, {stream, "eu.anthropic.claude-b", 404}, {stream, arn + "d", 404},
+			{invoke, "eu.anthropic.claude-a-v1:0", 200},
+			{stream, "eu.anthropic.claude-a-v1:0", 200},
+			{invoke, arn, 200},
+			{stream, arn, 200},
+			{invoke, "anthropic.claude-a-v1:0", 404},
+			{stream, "eu.anthropic.claude-b", 404},
+			{stream, arn + "d", 404},
 		}},
 		"the first stream's": {bedrock: true, tries: []try{
 			{invoke, "claude-a", 404}, {stream, "claude-b", 200}, {stream, "claude-a", 404}, {invoke, "claude-b", 200}, {invoke, "claude-a", 404},
@@ -157,7 +175,7 @@ func TestBedrockPasses(t *testing.T) {
 			t.Errorf("came as %s with %q", r.RequestURI, b)
 		}
 		for name := range r.Header {
-			if !strings.Contains(" Accept Content-Type User-Agent Anthropic-Beta Content-Length X-Api-Key ", " "+name+" ") {
+			if !slices.Contains([]string{"Accept", "Content-Type", "User-Agent", "Anthropic-Beta", "Content-Length", "X-Api-Key"}, name) {
 				t.Errorf("header %s passed", name)
 			}
 		}
