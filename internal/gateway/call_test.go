@@ -29,6 +29,15 @@ func TestBodiesRefused(t *testing.T) {
 		"MCP servers, an object": `"mcp_servers":{"x":{}}`,
 		"a container":            `"container":{"skills":[]}`,
 		"tools twice":            `"tools":[{"type":"web_search_20250305","name":"web_search"}],"tools":[]`,
+		"a picture by address":   `"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://example.com/?secret"}}]}]`,
+		"with blanks":            "\"messages\" : [ { \"content\" :\n [ { \"source\" :\t { \"type\" : \"url\" } } ] } ]",
+		"a file":                 `"messages":[{"role":"user","content":[{"type":"document","source":{"type":"file","file_id":"x"}}]}]`,
+		"in a tool's result":     `"messages":[{"role":"user","content":[{"type":"tool_result","content":[{"type":"image","source":{"type":"url","url":"x"}}]}]}]`,
+		"in a document":          `"messages":[{"role":"user","content":[{"type":"document","source":{"type":"content","content":[{"type":"image","source":{"type":"url","url":"x"}}]}}]}]`,
+		"a source twice":         `"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"x"},"source":{"type":"base64"}}]}]`,
+		"a content twice":        `"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"x"}}],"content":"x"}]`,
+		"very deep":              `"messages":[{"role":"user","content":` + strings.Repeat(`[{"content":`, 5) + `[]` + strings.Repeat(`}]`, 5) + `}]`,
+		"no messages":            `"messages":{"role":"user"}`,
 		"more behind it":         `"a":1}{"b":1`,
 		"cut":                    `"a":`,
 		"no name":                `1:1`,
@@ -66,6 +75,8 @@ func TestBodiesThatPass(t *testing.T) {
 		`"tools":[]`, `"tools":null,"mcp_servers":[ ],"container":null`,
 		// It is only talked of.
 		`"messages":[{"role":"user","content":"\"mcp_servers\":[1] and {\"type\":\"web_search_20250305\"}"}]`,
+		`"messages":[{"role":"user","content":[{"type":"tool_result","content":[{"type":"image","source":{"type":"base64","data":""}}]},{"type":"text","text":"x"}]}]`,
+		`"messages":[{"role":"assistant","content":[{"type":"tool_use","input":{"source":{"type":"url"}}}]}]`,
 		`"Tools":1`, "\"a\" :\n1 ",
 	} {
 		body := `{"model":"claude-test-1",` + parts + `}`
@@ -158,6 +169,12 @@ func TestBedrockRefused(t *testing.T) {
 		method, path, _ := strings.Cut(line, " ")
 		if status, _, answer := do(t, request(t, j, method, path, "{}")); status != 404 || errorKind(t, answer) != "not_found_error" {
 			t.Errorf("%s: got %d %s", line, status, answer)
+		}
+	}
+	free := open(t, Config{Bedrock: true}, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s came through", r.RequestURI) })
+	for _, model := range []string{"..", "a/../b", "a%2f..%2fb", "%2e%2e", "a//b", "%2fa", "a%00", "a%0a", "a%20b", "a%3fb", "a%25b", strings.Repeat("m", 3000)} {
+		if status, _, answer := do(t, request(t, free, http.MethodPost, "/model/"+model+"/invoke-with-response-stream", "{}")); status != 404 {
+			t.Errorf("%s: got %d %s", model, status, answer)
 		}
 	}
 	r := request(t, j, http.MethodPost, "/model/m/invoke", "{}")
