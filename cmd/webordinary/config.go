@@ -247,9 +247,6 @@ func (c *config) check() []error {
 	add(!slices.Contains([]string{"json", "text"}, c.LogFormat), "LOG_FORMAT is %q; json or text", c.LogFormat)
 	add(!slices.Contains([]router.Policy{router.SameThread, router.AnyThread, router.Never}, router.Policy(c.InterruptPolicy)),
 		"INTERRUPT_POLICY is %q; thread, any or never", c.InterruptPolicy)
-	add(c.usesBedrock() && c.bedrockRegion() == "", "AWS_BEDROCK_REGION is missing, and so is AWS_REGION; CLAUDE_CODE_USE_BEDROCK needs one")
-	add(strings.ContainsFunc(c.bedrockRegion(), func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }),
-		"the region of Bedrock is %q; one like us-west-2", c.bedrockRegion())
 	switch c.Sandbox {
 	case "auto", "off":
 	case "bubblewrap", "users", "landlock":
@@ -273,6 +270,20 @@ func (c *config) check() []error {
 	c.agentWords, err = shlex.Split(c.AgentCommand)
 	add(err != nil, "AGENT_COMMAND cannot be split into words: %v", err)
 	add(err == nil && c.Agent == "command" && len(c.agentWords) == 0, "AGENT is command, and AGENT_COMMAND is missing")
+	return append(append(wrong, c.checkModel()...), c.checkNames()...)
+}
+
+// checkModel returns what is wrong with the way to the model.
+func (c *config) checkModel() []error {
+	var wrong []error
+	add := func(bad bool, format string, args ...any) {
+		if bad {
+			wrong = append(wrong, fmt.Errorf(format, args...))
+		}
+	}
+	add(c.usesBedrock() && c.bedrockRegion() == "", "AWS_BEDROCK_REGION is missing, and so is AWS_REGION; CLAUDE_CODE_USE_BEDROCK needs one")
+	add(strings.ContainsFunc(c.bedrockRegion(), func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }),
+		"the region of Bedrock is %q; one like us-west-2", c.bedrockRegion())
 	var ok bool
 	c.anthropicURL, ok = baseURL(c.AnthropicURL)
 	add(!ok, "ANTHROPIC_BASE_URL is not a URL with http:// or https://")
@@ -280,7 +291,7 @@ func (c *config) check() []error {
 		c.bedrockURL, ok = baseURL(c.BedrockURL)
 		add(!ok, "ANTHROPIC_BEDROCK_BASE_URL is not a URL with http:// or https://")
 	}
-	return append(wrong, c.checkNames()...)
+	return wrong
 }
 
 // baseURL reads where calls go.

@@ -100,7 +100,7 @@ func TestWarningsOfBedrock(t *testing.T) {
 	if !has("CLAUDE_CODE_USE_BEDROCK=1", "AWS_REGION=eu-west-1") {
 		t.Error("no warning that no model is set")
 	}
-	if has("CLAUDE_CODE_USE_BEDROCK=1", "AWS_REGION=eu-west-1", "ANTHROPIC_MODEL=anthropic.claude-a") || has("ANTHROPIC_API_KEY=" + secretKey) {
+	if has("CLAUDE_CODE_USE_BEDROCK=1", "AWS_REGION=eu-west-1", "ANTHROPIC_MODEL=anthropic.claude-a") || has("ANTHROPIC_API_KEY="+secretKey) {
 		t.Error("a warning for nothing")
 	}
 }

@@ -1,10 +1,7 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -68,7 +65,7 @@ func (j *Job) examine(c call, body []byte) *refusal {
 	if err != nil {
 		return invalid("the body is not one JSON object with each name once")
 	}
-	if refused := examineTools(parts); refused != nil {
+	if refused := examineBody(parts); refused != nil {
 		return refused
 	}
 	if !j.config.Bedrock && json.Unmarshal(parts["model"], &c.model) != nil {
@@ -94,71 +91,4 @@ func (j *Job) mayCall(c call) bool {
 		j.chosen = c.model
 	}
 	return c.model != "" && c.model == j.chosen
-}
-
-// examineTools refuses what the model's service would do by itself. Tools of the
-// caller's own have no type, or the type custom.
-func examineTools(parts map[string]json.RawMessage) *refusal {
-	for _, name := range []string{"mcp_servers", "container"} {
-		if v := parts[name]; !isNone(v) {
-			return invalid(name + " are not allowed")
-		}
-	}
-	if isNone(parts["tools"]) {
-		return nil
-	}
-	var tools []json.RawMessage
-	if json.Unmarshal(parts["tools"], &tools) != nil {
-		return invalid("tools is no list")
-	}
-	for _, raw := range tools {
-		tool, err := members(raw)
-		if err != nil {
-			return invalid("a tool is not an object with each name once")
-		}
-		var kind string
-		if t := tool["type"]; !isNone(t) && json.Unmarshal(t, &kind) != nil || kind != "" && kind != "custom" {
-			return invalid("tools of the model's service are not allowed")
-		}
-	}
-	return nil
-}
-
-// isNone reports whether a value is absent, null or an empty list.
-func isNone(v json.RawMessage) bool {
-	v = bytes.TrimSpace(v)
-	return len(v) == 0 || bytes.Equal(v, []byte("null")) || len(v) >= 2 && v[0] == '[' && len(bytes.TrimSpace(v[1:len(v)-1])) == 0
-}
-
-// members returns the members of a JSON object. Names count as they are, case and
-// all, and each may be there once: the service must not read another value than
-// was looked at here.
-func members(raw []byte) (map[string]json.RawMessage, error) {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("no object")
-	}
-	all := map[string]json.RawMessage{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, ok := t.(string)
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil || !ok {
-			return nil, errors.New("no member")
-		}
-		if _, again := all[name]; again {
-			return nil, errors.New("a name twice")
-		}
-		all[name] = value
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than an object")
-	}
-	return all, nil
 }

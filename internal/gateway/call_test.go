@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -28,6 +29,15 @@ func TestBodiesRefused(t *testing.T) {
 		"MCP servers, an object": `"mcp_servers":{"x":{}}`,
 		"a container":            `"container":{"skills":[]}`,
 		"tools twice":            `"tools":[{"type":"web_search_20250305","name":"web_search"}],"tools":[]`,
+		"a picture by address":   `"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://example.com/?secret"}}]}]`,
+		"with blanks":            "\"messages\" : [ { \"content\" :\n [ { \"source\" :\t { \"type\" : \"url\" } } ] } ]",
+		"a file":                 `"messages":[{"role":"user","content":[{"type":"document","source":{"type":"file","file_id":"x"}}]}]`,
+		"in a tool's result":     `"messages":[{"role":"user","content":[{"type":"tool_result","content":[{"type":"image","source":{"type":"url","url":"x"}}]}]}]`,
+		"in a document":          `"messages":[{"role":"user","content":[{"type":"document","source":{"type":"content","content":[{"type":"image","source":{"type":"url","url":"x"}}]}}]}]`,
+		"a source twice":         `"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"x"},"source":{"type":"base64"}}]}]`,
+		"a content twice":        `"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"x"}}],"content":"x"}]`,
+		"very deep":              `"messages":[{"role":"user","content":` + strings.Repeat(`[{"content":`, 5) + `[]` + strings.Repeat(`}]`, 5) + `}]`,
+		"no messages":            `"messages":{"role":"user"}`,
 		"more behind it":         `"a":1}{"b":1`,
 		"cut":                    `"a":`,
 		"no name":                `1:1`,
@@ -65,6 +75,8 @@ func TestBodiesThatPass(t *testing.T) {
 		`"tools":[]`, `"tools":null,"mcp_servers":[ ],"container":null`,
 		// It is only talked of.
 		`"messages":[{"role":"user","content":"\"mcp_servers\":[1] and {\"type\":\"web_search_20250305\"}"}]`,
+		`"messages":[{"role":"user","content":[{"type":"tool_result","content":[{"type":"image","source":{"type":"base64","data":""}}]},{"type":"text","text":"x"}]}]`,
+		`"messages":[{"role":"assistant","content":[{"type":"tool_use","input":{"source":{"type":"url"}}}]}]`,
 		`"Tools":1`, "\"a\" :\n1 ",
 	} {
 		body := `{"model":"claude-test-1",` + parts + `}`
@@ -95,16 +107,33 @@ func TestModels(t *testing.T) {
 		tries   []try
 	}{
 		"configured": {models: []string{"claude-a[1m]", "claude-b"}, tries: []try{
-			{messages, "claude-c", 404}, {messages, "claude-a", 200}, {messages, "claude-b", 200}, {count, "claude-a", 200},
-			{count, "claude-c", 404}, {messages, "claude-a[1m]", 404}, {messages, "claude-", 404}, {messages, "", 404}, {messages, "CLAUDE-A", 404},
+			{messages, "claude-c", 404},
+			{messages, "claude-a", 200},
+			{messages, "claude-b", 200},
+			{count, "claude-a", 200},
+			{count, "claude-c", 404},
+			{messages, "claude-a[1m]", 404},
+			{messages, "claude-", 404},
+			{messages, "", 404},
+			{messages, "CLAUDE-A", 404},
 		}},
 		"the first call's": {tries: []try{
-			{count, "claude-a", 404}, {messages, "", 404}, {messages, "claude-a", 200}, {messages, "claude-b", 404}, {count, "claude-a", 200},
-			{count, "claude-b", 404}, {messages, "claude-a", 200},
+			{count, "claude-a", 404},
+			{messages, "", 404},
+			{messages, "claude-a", 200},
+			{messages, "claude-b", 404},
+			{count, "claude-a", 200},
+			{count, "claude-b", 404},
+			{messages, "claude-a", 200},
 		}},
 		"configured for Bedrock": {bedrock: true, models: []string{"eu.anthropic.claude-a-v1:0[1m]", arn}, tries: []try{
-			{invoke, "eu.anthropic.claude-a-v1:0", 200}, {stream, "eu.anthropic.claude-a-v1:0", 200}, {invoke, arn, 200}, {stream, arn, 200},
-			{invoke, "anthropic.claude-a-v1:0", 404}, {stream, "eu.anthropic.claude-b", 404}, {stream, arn + "d", 404},
+			{invoke, "eu.anthropic.claude-a-v1:0", 200},
+			{stream, "eu.anthropic.claude-a-v1:0", 200},
+			{invoke, arn, 200},
+			{stream, arn, 200},
+			{invoke, "anthropic.claude-a-v1:0", 404},
+			{stream, "eu.anthropic.claude-b", 404},
+			{stream, arn + "d", 404},
 		}},
 		"the first stream's": {bedrock: true, tries: []try{
 			{invoke, "claude-a", 404}, {stream, "claude-b", 200}, {stream, "claude-a", 404}, {invoke, "claude-b", 200}, {invoke, "claude-a", 404},
@@ -142,6 +171,12 @@ func TestBedrockRefused(t *testing.T) {
 			t.Errorf("%s: got %d %s", line, status, answer)
 		}
 	}
+	free := open(t, Config{Bedrock: true}, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s came through", r.RequestURI) })
+	for _, model := range []string{"..", "a/../b", "a%2f..%2fb", "%2e%2e", "a//b", "%2fa", "a%00", "a%0a", "a%20b", "a%3fb", "a%25b", strings.Repeat("m", 3000)} {
+		if status, _, answer := do(t, request(t, free, http.MethodPost, "/model/"+model+"/invoke-with-response-stream", "{}")); status != 404 {
+			t.Errorf("%s: got %d %s", model, status, answer)
+		}
+	}
 	r := request(t, j, http.MethodPost, "/model/m/invoke", "{}")
 	r.Header.Set("X-Api-Key", "no token")
 	if status, _, _ := do(t, r); status != 401 {
@@ -157,7 +192,7 @@ func TestBedrockPasses(t *testing.T) {
 			t.Errorf("came as %s with %q", r.RequestURI, b)
 		}
 		for name := range r.Header {
-			if !strings.Contains(" Accept Content-Type User-Agent Anthropic-Beta Content-Length X-Api-Key ", " "+name+" ") {
+			if !slices.Contains([]string{"Accept", "Content-Type", "User-Agent", "Anthropic-Beta", "Content-Length", "X-Api-Key"}, name) {
 				t.Errorf("header %s passed", name)
 			}
 		}

@@ -221,6 +221,21 @@ func TestStrangeStreams(t *testing.T) {
 	}
 }
 
+// TestStreamsAreNotHoarded checks that a stream without end costs no memory.
+func TestStreamsAreNotHoarded(t *testing.T) {
+	e, f := &events{each: func([]byte) {}}, &frames{each: func([]byte) {}}
+	f.take(framed(t, []string{strings.Repeat("x", 20*maxEvent)})[:preludeSize])
+	for _, line := range []string{strings.Repeat("x", 1000), "data: " + strings.Repeat("x", 1000) + "\n"} {
+		for range 5 * maxEvent / 1000 {
+			e.take([]byte(line))
+			f.take([]byte(line))
+		}
+	}
+	if n := cap(e.line) + cap(e.data) + cap(f.buffer); n > 4*maxEvent {
+		t.Errorf("%d bytes are kept", n)
+	}
+}
+
 // FuzzStreams reads anything as each of the forms. It compares the frames with
 // those of the SDK's decoder, as long as that takes them.
 func FuzzStreams(f *testing.F) {

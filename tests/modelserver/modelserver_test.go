@@ -2,6 +2,7 @@ package modelserver
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -215,29 +216,34 @@ func TestBedrock(t *testing.T) {
 	s.Play("go", Say("done"))
 	s.Play("stop", Throw("modelStreamErrorException", "it broke"))
 	s.Play("wait", Fail(429, "ThrottlingException", "Too many requests"))
-	call := func(instruction, op string) *http.Response {
-		body, err := json.Marshal(object{"anthropic_version": "bedrock-2023-05-31", "messages": []object{says("user", instruction)}})
+	call := func(instruction, op string) (status int, kind string, body []byte) {
+		sent, err := json.Marshal(object{"anthropic_version": "bedrock-2023-05-31", "messages": []object{says("user", instruction)}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/model/eu.anthropic.m-v1:0/"+op, strings.NewReader(string(body)))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/model/eu.anthropic.m-v1:0/"+op, bytes.NewReader(sent))
 		if err != nil {
 			t.Fatal(err)
 		}
 		transport := &http.Transport{}
-		t.Cleanup(transport.CloseIdleConnections)
+		defer transport.CloseIdleConnections()
 		resp, err := (&http.Client{Transport: transport}).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = resp.Body.Close() })
-		return resp
+		defer func() { _ = resp.Body.Close() }()
+		if body, err = io.ReadAll(resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, resp.Header.Get("X-Amzn-Errortype"), body
 	}
-	frames := func(resp *http.Response) (all []string) {
-		for {
-			m, err := eventstream.NewDecoder().Decode(resp.Body, nil)
+	frames := func(instruction string) (all []string) {
+		_, _, body := call(instruction, "invoke-with-response-stream")
+		in := bytes.NewReader(body)
+		for in.Len() > 0 {
+			m, err := eventstream.NewDecoder().Decode(in, nil)
 			if err != nil {
-				return all
+				t.Fatal(err)
 			}
 			var payload struct {
 				Bytes   []byte
@@ -250,24 +256,24 @@ func TestBedrock(t *testing.T) {
 			_ = json.Unmarshal(payload.Bytes, &e)
 			all = append(all, m.Headers.Get(":message-type").String()+" "+e.Type+payload.Message)
 		}
+		return all
 	}
 	want := []string{
 		"event message_start", "event ping", "event content_block_start", "event content_block_delta", "event content_block_stop",
 		"event message_delta", "event message_stop",
 	}
-	if d := cmp.Diff(want, frames(call("go", "invoke-with-response-stream"))); d != "" {
+	if d := cmp.Diff(want, frames("go")); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"event message_start", "exception it broke"}, frames(call("stop", "invoke-with-response-stream"))); d != "" {
+	if d := cmp.Diff([]string{"event message_start", "exception it broke"}, frames("stop")); d != "" {
 		t.Error(d)
 	}
-	if b, err := io.ReadAll(call("go", "invoke").Body); err != nil || !strings.Contains(string(b), `"text":"done"`) {
-		t.Errorf("got %s, %v", b, err)
+	if _, _, b := call("go", "invoke"); !strings.Contains(string(b), `"text":"done"`) {
+		t.Errorf("got %s", b)
 	}
-	resp := call("wait", "invoke")
-	if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 429 || !strings.HasPrefix(resp.Header.Get("X-Amzn-Errortype"), "ThrottlingException") ||
+	if status, kind, b := call("wait", "invoke"); status != 429 || !strings.HasPrefix(kind, "ThrottlingException") ||
 		strings.TrimSpace(string(b)) != `{"message":"Too many requests"}` {
-		t.Errorf("got %d %s, %v", resp.StatusCode, b, err)
+		t.Errorf("got %d %s %s", status, kind, b)
 	}
 	if got := s.Requests()[0]; !got.Bedrock || !got.Stream || got.Model != "eu.anthropic.m-v1:0" {
 		t.Errorf("recorded %+v", got)
