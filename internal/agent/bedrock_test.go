@@ -123,7 +123,7 @@ func bedrockFailures() map[string]failureTest {
 		"garbage":            {turns: faultTurn(modelserver.Garbage), code: CodeModelOverloaded, transient: true, within: soon, requests: 6},
 		"only pings": {
 			turns: faultTurn(modelserver.Pings), configure: func(c *Claude) { c.Idle = 4 * time.Second },
-			code: CodeStalled, within: soon, requests: 1,
+			code: CodeStalled, within: soon, requests: 2, // the CLI asks first whether the model is there
 		},
 		"refusal":     {turns: []modelserver.Turn{modelserver.Refuse(), modelserver.Refuse(), modelserver.Refuse()}, code: CodeRefused, within: soon, requests: 3},
 		"other model": {configure: func(c *Claude) { c.ModelID = "eu.anthropic.claude-opus-4-1-20250805-v1:0" }, code: CodeFailed, within: soon, requests: 1},

@@ -232,6 +232,7 @@ func runWorker(t *testing.T, c service) {
 	t.Helper()
 	program := processtest.Build(t, "github.com/webordinary/claude-code-container/cmd/webordinary")
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "CLAUDE_PATH=/bin/true"}
+	env = append(env, "ANTHROPIC_API_KEY=as-in-.env.local")
 	for name, value := range c.Environment {
 		env = append(env, name+"="+value)
 	}
