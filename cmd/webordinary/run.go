@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go/logging"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
@@ -99,6 +100,7 @@ func (w *worker) connect(ctx context.Context) error {
 	if w.aws, err = w.config.awsConfig(ctx); err != nil {
 		return err
 	}
+	w.aws.Logger = sdkLogger(w.log) //nolint:contextcheck // the SDK logs without one
 	if w.aws.Region == "" {
 		return errors.New("AWS_REGION is missing")
 	}
@@ -116,6 +118,17 @@ func (w *worker) connect(ctx context.Context) error {
 	}
 	_, err = w.queues.Exists(ctx, w.config.UnclaimedQueueURL) // subscribing creates it; that SQS answers is seen now
 	return err
+}
+
+// sdkLogger takes what the SDK would print between our lines.
+func sdkLogger(log *slog.Logger) logging.Logger {
+	return logging.LoggerFunc(func(class logging.Classification, format string, v ...any) {
+		level := slog.LevelDebug
+		if class == logging.Warn {
+			level = slog.LevelWarn
+		}
+		log.Log(context.Background(), level, "AWS SDK", slog.String("text", fmt.Sprintf(format, v...)))
+	})
 }
 
 // router wires the worker.
