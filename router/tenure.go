@@ -99,6 +99,9 @@ func (t *tenure) subscribe(interrupted bool) error {
 	t.tell(handlers.Step{Name: handlers.StepClaimed, Text: "working for project " + t.pair.ProjectID + " and user " + t.pair.UserID})
 	if err := r.router.RunHandlers(r.ctx); err != nil {
 		t.tell(handlers.Step{Name: handlers.StepReleased})
+		if t.interrupts != nil {
+			err = errors.Join(err, t.interrupts.subscriber.Close())
+		}
 		return errors.Join(err, t.lane.Close())
 	}
 	return nil
