@@ -270,7 +270,7 @@ func (j *job) build(ctx context.Context) error {
 	}
 	j.askTurn(ctx)
 	j.tell("build", "building the site")
-	result, err := j.h.Builder.Run(ctx, build.Request{Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache()})
+	result, err := j.h.Builder.Run(ctx, build.Request{Pair: j.h.Pair.Key(), Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache()})
 	if result.LockChanged && err == nil {
 		err = j.amend(ctx)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/webordinary/claude-code-container/internal/process"
 )
 
 // The codes of an *Error, as the answer to a command carries them.
@@ -45,6 +47,11 @@ type Request struct {
 	Site          string // the checkout: where the agent works
 	Job           string // a directory for this job, writable to the agent
 	Conversations string // where conversations lie at rest, out of the agent's reach
+}
+
+// access is what the agent and all that it starts may touch.
+func (r Request) access() *process.Access {
+	return &process.Access{Pair: r.ProjectID + "#" + r.UserID, Write: []string{r.Site, r.Job}}
 }
 
 // Result is what a run came to. With an error it holds what is known.

@@ -119,6 +119,7 @@ func (c *Claude) run(ctx context.Context, conv *conversation, left limits) (Resu
 	}
 	o := c.execute(ctx, process.Command{
 		Path: c.Path, Args: c.args(conv, left), Dir: r.Site, Env: c.env(r.Job, model), Stdin: strings.NewReader(text),
+		Access: r.access(),
 	}, model)
 	if o.stream.reached {
 		if err := conv.forget(); err != nil {

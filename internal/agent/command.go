@@ -44,7 +44,7 @@ func (c *Command) Run(ctx context.Context, r Request) (Result, error) {
 	stdout, stderr := &head{max: maxSummary}, &process.Tail{}
 	_, err := c.Runner.Run(work, process.Command{
 		Path: c.Path, Args: c.Args, Dir: r.Site, Env: process.With(c.Env, "TMPDIR="+tmp),
-		Stdin: strings.NewReader(r.Instruction), Stdout: stdout, Stderr: stderr,
+		Stdin: strings.NewReader(r.Instruction), Stdout: stdout, Stderr: stderr, Access: r.access(),
 	})
 	result := Result{Summary: strings.TrimSpace(clean(stdout.String())), Duration: time.Since(began)}
 	var exit *process.ExitError

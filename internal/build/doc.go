@@ -43,6 +43,8 @@ func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
 // Request says what to build.
 type Request struct {
+	// Pair is whose site it is: "{projectId}#{userId}".
+	Pair string
 	// Site is the checkout; node_modules and dist are made in it.
 	Site string
 	// Job is a directory for temporary files; what the build leaves there may

@@ -180,6 +180,7 @@ func (s *site) run(ctx context.Context, program string, args ...string) (*output
 	var out output
 	result, err := s.Runner.Run(ctx, process.Command{
 		Path: program, Args: args, Dir: s.request.Site, Env: s.env, Stdout: &out.stdout, Stderr: &out.stderr,
+		Access: &process.Access{Pair: s.request.Pair, Write: []string{s.request.Site, s.request.Job, filepath.Join(s.request.Cache, "npm")}},
 	})
 	command := program + " " + strings.Join(args, " ")
 	var exit *process.ExitError

@@ -30,18 +30,16 @@ const (
 	orderKill = 'K' // never written: the pipe has ended
 )
 
-// KeeperMain is the keeper. args are the grace and the silence in milliseconds,
-// the program, and its arguments. It returns its exit code: 0, or 2 if it was
-// called wrongly.
+// KeeperMain is the keeper. Its one argument is a spec. It returns its exit code:
+// 0, or 2 if it was called wrongly.
 func KeeperMain(args []string, stderr io.Writer) int {
-	if len(args) < 3 {
+	var s spec
+	if len(args) != 1 || json.Unmarshal([]byte(args[0]), &s) != nil || s.Program == "" {
 		fmt.Fprintln(stderr, "keeper: it is started by webordinary, not by hand") //nolint:errcheck // nobody else to tell
 		return 2
 	}
-	grace, gerr := strconv.Atoi(args[0])
-	silence, serr := strconv.Atoi(args[1])
-	if gerr != nil || serr != nil || unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
-		fmt.Fprintln(stderr, "keeper: bad times, or the kernel has no subreapers") //nolint:errcheck // nobody else to tell
+	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
+		fmt.Fprintln(stderr, "keeper: the kernel has no subreapers") //nolint:errcheck // nobody else to tell
 		return 2
 	}
 	// A signal to our group is the worker's business. To ignore it would be
@@ -55,11 +53,11 @@ func KeeperMain(args []string, stderr io.Writer) int {
 	k := keeper{
 		control: os.NewFile(controlFD, "control"),
 		status:  json.NewEncoder(os.NewFile(statusFD, "status")),
-		grace:   time.Duration(grace) * time.Millisecond,
-		silence: time.Duration(silence) * time.Millisecond,
+		grace:   s.Grace,
+		silence: s.Silence,
 		self:    os.Getpid(),
 	}
-	k.run(args[2], args[2:])
+	k.run(s)
 	return 0
 }
 
@@ -72,14 +70,15 @@ type keeper struct {
 	child   int
 }
 
-func (k *keeper) run(path string, argv []string) {
-	child, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{ //nolint:gosec // to run what it is told is what it is for
-		Env:   os.Environ(), //nolint:forbidigo // the keeper's environment is what the worker chose for the child
-		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
-	})
+func (k *keeper) run(s spec) {
+	l, err := s.launch()
 	if err != nil {
-		k.tell(record{Error: fmt.Sprintf("%s: %v", filepath.Base(path), err)})
+		k.tell(record{Error: err.Error()})
+		return
+	}
+	child, err := syscall.ForkExec(l.path, l.argv, l.attr)
+	if err != nil {
+		k.tell(record{Error: fmt.Sprintf("%s: %v", filepath.Base(s.Program), err)})
 		return
 	}
 	k.child = child

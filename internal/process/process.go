@@ -28,7 +28,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,6 +60,21 @@ type Command struct {
 	// Grace is the time between TERM and KILL when the context ends; zero
 	// means 2 s.
 	Grace time.Duration
+	// Access is what a child of another's making may touch. Nil means that the
+	// child is the worker's own, such as git, and stands on its side of the wall.
+	Access *Access
+}
+
+// Access is what a child behind the wall may touch, besides the programs and
+// libraries of the system, which it may read.
+type Access struct {
+	// Pair is whose child it is: "{projectId}#{userId}".
+	Pair string `json:"pair"`
+	// Write are the directories that it may read and change, all absolute.
+	Write []string `json:"write"`
+	// Proxy is the one address that it may connect to, as "127.0.0.1:port";
+	// empty means none.
+	Proxy string `json:"proxy,omitempty"`
 }
 
 // Result is how a child ended.
@@ -90,6 +105,8 @@ type Runner struct {
 	// 10 s. It should be several heartbeats, and less than the time after
 	// which somebody else may take our place.
 	Silence time.Duration
+	Wall    Wall         // around children with an Access; empty means WallOff
+	Read    []string     // what they may read besides the system's programs: absolute paths
 	Log     *slog.Logger // nil means none
 }
 
@@ -161,9 +178,17 @@ func (r *Runner) start(path string, c Command) (*kept, error) {
 	}
 	defer statusW.Close() //nolint:errcheck // the keeper has its own
 
-	args := append(append([]string{}, r.Keeper[1:]...),
-		milliseconds(c.grace()), milliseconds(orDefault(r.Silence, defaultSilence)), path)
-	cmd := exec.Command(r.Keeper[0], append(args, c.Args...)...) //nolint:gosec,noctx // the keeper ends it in order
+	order, err := json.Marshal(spec{
+		Grace: c.grace(), Silence: orDefault(r.Silence, defaultSilence), Program: path, Args: c.Args,
+		Wall: r.Wall, Read: r.Read, Access: c.Access,
+	})
+	if err != nil {
+		controlW.Close() //nolint:errcheck // the first error counts
+		statusR.Close()  //nolint:errcheck // the first error counts
+		return nil, err
+	}
+	args := append(slices.Clone(r.Keeper[1:]), string(order))
+	cmd := exec.Command(r.Keeper[0], args...) //nolint:gosec,noctx // the keeper ends it in order
 	cmd.Dir = c.Dir
 	cmd.Env = append([]string{}, c.Env...) // not nil: nil would inherit ours
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
@@ -183,7 +208,16 @@ func (r *Runner) start(path string, c Command) (*kept, error) {
 	return k, nil
 }
 
-func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+// spec tells the keeper what to run and how.
+type spec struct {
+	Grace   time.Duration `json:"grace"`
+	Silence time.Duration `json:"silence"`
+	Program string        `json:"program"`
+	Args    []string      `json:"args"` // without the program's name
+	Wall    Wall          `json:"wall,omitempty"`
+	Read    []string      `json:"read,omitempty"`
+	Access  *Access       `json:"access,omitempty"`
+}
 
 // beat lets the keeper know that we are not frozen, until it has ended.
 func (k *kept) beat(every time.Duration) {
