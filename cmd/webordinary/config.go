@@ -19,6 +19,7 @@ import (
 	"github.com/google/shlex"
 	"github.com/joho/godotenv"
 
+	"github.com/webordinary/claude-code-container/internal/gateway"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/router"
 )
@@ -74,7 +75,7 @@ type config struct {
 	MaxCost         float64       `env:"AGENT_MAX_COST_USD" desc:"per command; unlimited"`
 	MaxTokens       int64         `env:"AGENT_MAX_TOKENS" desc:"per command, all of input, cache and output; unlimited"`
 	AgentEnv        []string      `env:"AGENT_ENV" desc:"names of further variables that agent and npm get"`
-	AgentHosts      []string      `env:"AGENT_ALLOWED_HOSTS" desc:"what agent and npm may reach; not enforced yet"`
+	AgentHosts      []string      `env:"AGENT_ALLOWED_HOSTS" desc:"what agent and npm may reach besides the model, host or host:port; else the npm registry in use"`
 	InterruptPolicy string        `env:"INTERRUPT_POLICY" envDefault:"thread" desc:"thread, any or never"`
 	Sandbox         string        `env:"SANDBOX" envDefault:"auto" desc:"auto or off; bubblewrap, users and landlock are not supported yet"`
 
@@ -97,6 +98,8 @@ type config struct {
 	secrets        []string // that are in variables of the SDK
 	agentExplicit  bool
 	claimsExplicit bool
+	registry       string        // npm's, as host:port
+	hosts          gateway.Hosts // of AGENT_ALLOWED_HOSTS
 }
 
 // loadConfig reads .env.local in the working directory, then the environment,
@@ -128,6 +131,9 @@ func loadConfig(environ []string, required ...string) (*config, error) {
 		}
 	}
 	problems = append(append(problems, unreadable...), c.check()...)
+	if err := c.setHosts(environ); err != nil {
+		problems = append(problems, err)
+	}
 	if len(problems) > 0 {
 		return nil, errors.New("the configuration is wrong:\n" + c.redact()(errors.Join(problems...).Error()))
 	}

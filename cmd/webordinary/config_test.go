@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/webordinary/claude-code-container/internal/gateway"
 )
 
 const (
@@ -68,13 +70,55 @@ func documentedDefaults() *config {
 		SweepInterval: 10 * time.Second, Visibility: 45 * time.Second, AssetGrace: 24 * time.Hour, MaxAttempts: 3,
 		ShutdownGrace: 25 * time.Second, LogLevel: slog.LevelInfo, LogFormat: "json",
 		agentWords: []string{}, anthropicURL: &url.URL{Scheme: "https", Host: "api.anthropic.com"},
+		registry: "registry.npmjs.org:443", hosts: hosts("registry.npmjs.org:443"),
+	}
+}
+
+// hosts are hosts that can be parsed.
+func hosts(list ...string) gateway.Hosts {
+	h, err := gateway.ParseHosts(list)
+	if err != nil {
+		panic(err)
+	}
+	return h
+}
+
+// TestAllowedHosts checks what agent and npm may reach, as it is configured.
+func TestAllowedHosts(t *testing.T) {
+	for name, tt := range map[string]struct {
+		environ []string
+		want    gateway.Hosts
+		warned  bool // that npm cannot install
+	}{
+		"nothing":                     {nil, hosts("registry.npmjs.org:443"), false},
+		"another registry":            {[]string{"npm_config_registry=http://127.0.0.1:4873/npm/"}, hosts("127.0.0.1:4873"), false},
+		"another, without a port":     {[]string{"npm_config_registry=http://npm.example/"}, hosts("npm.example:80"), false},
+		"none that makes sense":       {[]string{"npm_config_registry=npm"}, hosts(), false},
+		"others":                      {[]string{"AGENT_ALLOWED_HOSTS=a.example,b.example:8443"}, hosts("a.example", "b.example:8443"), true},
+		"others and the registry":     {[]string{"AGENT_ALLOWED_HOSTS=a.example,registry.npmjs.org"}, hosts("a.example", "registry.npmjs.org", "registry.npmjs.org:443"), false},
+		"another registry, by others": {[]string{"npm_config_registry=https://npm.example", "AGENT_ALLOWED_HOSTS=registry.npmjs.org"}, hosts("registry.npmjs.org"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := mustLoad(t, "", tt.environ...)
+			if !reflect.DeepEqual(c.hosts, tt.want) {
+				t.Errorf("got %+v, want %+v", c.hosts, tt.want)
+			}
+			warned := slices.ContainsFunc(c.warnings(), func(s string) bool { return strings.Contains(s, "npm cannot install") })
+			if warned != tt.warned {
+				t.Errorf("warnings: %q", c.warnings())
+			}
+		})
+	}
+	t.Chdir(t.TempDir())
+	if _, err := loadConfig([]string{"AGENT_ALLOWED_HOSTS=https://a.example"}); err == nil || !strings.Contains(err.Error(), "AGENT_ALLOWED_HOSTS") {
+		t.Errorf("an URL as a host: %v", err)
 	}
 }
 
 func TestDefaults(t *testing.T) {
 	same := cmp.Options{cmp.AllowUnexported(config{}), cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".agentWords" }, cmp.Comparer(
 		slices.Equal[[]string],
-	))}
+	)), cmp.Comparer(func(a, b gateway.Hosts) bool { return reflect.DeepEqual(a, b) })}
 	// CLIENT_ID, REPO_URL and DEFAULT_USER_ID belonged to the old container.
 	for name, environ := range map[string][]string{
 		"nothing": nil,

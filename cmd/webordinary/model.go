@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,16 +17,17 @@ import (
 	"github.com/webordinary/claude-code-container/internal/agent"
 	"github.com/webordinary/claude-code-container/internal/aws/bedrock"
 	"github.com/webordinary/claude-code-container/internal/gateway"
+	"github.com/webordinary/claude-code-container/internal/process"
 )
 
 // credentialsTimeout is how long the start waits for AWS credentials, which may
 // have to be fetched.
 const credentialsTimeout = 10 * time.Second
 
-// openModel returns what opens the way to the model for a run. Bedrock's missing
-// credentials are found now, not when a user waits.
+// openModel returns what opens the way to the model, and out, for a run. Bedrock's
+// missing credentials are found now, not when a user waits.
 func (c *config) openModel(ctx context.Context, log *slog.Logger) (func(context.Context, int64) (agent.ModelSession, error), error) {
-	g := gateway.Config{Upstream: c.anthropicURL, Signer: gateway.APIKey(c.AnthropicKey), Log: log}
+	g := gateway.Config{Upstream: c.anthropicURL, Signer: gateway.APIKey(c.AnthropicKey), Hosts: c.hosts, Log: log}
 	if agent.IsModelID(c.AnthropicModel) {
 		g.Models = []string{c.AnthropicModel}
 	}
@@ -48,8 +51,62 @@ func (c *config) openModel(ctx context.Context, log *slog.Logger) (func(context.
 		}
 		return agent.ModelSession{
 			BaseURL: j.URL, Token: j.Token, BedrockRegion: region, Tokens: j.Tokens, Pause: j.Pause, Close: j.Close,
+			Proxy: j.Address, ProxyEnv: j.Env(),
 		}, nil
 	}, nil
+}
+
+// openEgress returns what opens the way out for children that have to do with no
+// model.
+func (c *config) openEgress(log *slog.Logger) func(context.Context) (process.Egress, error) {
+	g := gateway.New(gateway.Config{Hosts: c.hosts, Log: log})
+	return func(ctx context.Context) (process.Egress, error) {
+		j, err := g.OpenProxy(ctx)
+		if err != nil {
+			return process.Egress{}, err
+		}
+		return process.Egress{Address: j.Address, Env: j.Env(), Close: j.Close}, nil
+	}
+}
+
+// npmRegistry is where npm goes by itself.
+const npmRegistry = "https://registry.npmjs.org"
+
+// registry is where npm gets packages here, as host:port; empty if the address
+// makes no sense, which npm will say.
+func registry(environ []string) string {
+	address := variable(environ, "npm_config_registry")
+	if address == "" {
+		address = npmRegistry
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Hostname() == "":
+		return ""
+	case u.Port() != "":
+		return u.Host
+	case u.Scheme == "http":
+		return u.Host + ":80"
+	}
+	return u.Host + ":443"
+}
+
+// setHosts finds out what agent and npm may reach. The registry, if it is among
+// that, may have a private address: it was named on purpose.
+func (c *config) setHosts(environ []string) error {
+	c.registry = registry(environ)
+	list := slices.Clone(c.AgentHosts)
+	if len(list) == 0 && c.registry != "" {
+		list = []string{c.registry}
+	}
+	var err error
+	if c.hosts, err = gateway.ParseHosts(list); err == nil && c.hosts.Allow(c.registry) {
+		c.hosts, err = gateway.ParseHosts(append(list, c.registry))
+	}
+	if err != nil {
+		return fmt.Errorf("AGENT_ALLOWED_HOSTS: %w", err)
+	}
+	return nil
 }
 
 func (c *config) bedrockSigner(ctx context.Context, region string) (*bedrock.Signer, error) {

@@ -41,7 +41,7 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 			AuthorName: c.AuthorName, AuthorEmail: c.AuthorEmail, AllowWorkflowChanges: c.AllowWorkflows, Log: log,
 		}),
 		Agent:       a,
-		Builder:     &build.Builder{Runner: runner, Env: childEnv, Timeout: c.BuildTimeout, Log: log},
+		Builder:     &build.Builder{Runner: runner, Env: childEnv, Egress: c.openEgress(log), Timeout: c.BuildTimeout, Log: log},
 		Names:       c.names(),
 		Rules:       protocol.Rules{AllowedRepoHosts: c.AllowedRepoHosts, Names: c.names()},
 		MaxAttempts: c.MaxAttempts,
@@ -68,7 +68,7 @@ func (c *config) newAgent(ctx context.Context, runner *process.Runner, childEnv 
 			return nil, fmt.Errorf("AGENT_COMMAND begins with %q, and there is no such program", c.agentWords[0])
 		}
 		return &agent.Command{
-			Path: path, Args: c.agentWords[1:], Runner: runner, Env: childEnv, Timeout: c.AgentTimeout, Log: log,
+			Path: path, Args: c.agentWords[1:], Runner: runner, Env: childEnv, Egress: c.openEgress(log), Timeout: c.AgentTimeout, Log: log,
 		}, nil
 	}
 	path, err := exec.LookPath(c.ClaudePath)
@@ -92,8 +92,9 @@ func (c *config) warnings() []string {
 	if c.usesBedrock() && c.AnthropicModel == "" {
 		w = append(w, "ANTHROPIC_MODEL is not set: the CLI chooses a model, and the account may not have it at Bedrock")
 	}
-	if len(c.AgentHosts) > 0 {
-		w = append(w, "AGENT_ALLOWED_HOSTS is not enforced yet")
+	w = append(w, "SANDBOX="+c.Sandbox+": nothing holds agent and npm to AGENT_ALLOWED_HOSTS but their environment, which they may ignore; close what they must not reach outside, by the security group")
+	if c.registry != "" && !c.hosts.Allow(c.registry) {
+		w = append(w, "AGENT_ALLOWED_HOSTS does not list "+c.registry+": npm cannot install packages")
 	}
 	return w
 }

@@ -49,9 +49,10 @@ type Request struct {
 	Conversations string // where conversations lie at rest, out of the agent's reach
 }
 
-// access is what the agent and all that it starts may touch.
-func (r Request) access() *process.Access {
-	return &process.Access{Pair: r.ProjectID + "#" + r.UserID, Write: []string{r.Site, r.Job}}
+// access is what the agent and all that it starts may touch. The one address it may
+// connect to is the proxy's.
+func (r Request) access(proxy string) *process.Access {
+	return &process.Access{Pair: r.ProjectID + "#" + r.UserID, Write: []string{r.Site, r.Job}, Proxy: proxy}
 }
 
 // Result is what a run came to. With an error it holds what is known.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,10 +27,13 @@ const (
 // errLost says that the CLI does not know the conversation it should resume.
 var errLost = errors.New("conversation lost")
 
-// ModelSession is a way to the model for the length of one run.
+// ModelSession is a way to the model, and out to what else may be reached, for the
+// length of one run.
 type ModelSession struct {
-	BaseURL string // what the CLI takes for the model's service
-	Token   string // what it takes for the key
+	BaseURL  string   // what the CLI takes for the model's service
+	Token    string   // what it takes for the key
+	Proxy    string   // where both listen, for process.Access; empty if that is not known
+	ProxyEnv []string // by which programs find the way out
 	// BedrockRegion is set if the way speaks Bedrock's protocol: the region that
 	// the CLI takes models to be in.
 	BedrockRegion string
@@ -119,7 +123,7 @@ func (c *Claude) run(ctx context.Context, conv *conversation, left limits) (Resu
 	}
 	o := c.execute(ctx, process.Command{
 		Path: c.Path, Args: c.args(conv, left), Dir: r.Site, Env: c.env(r.Job, model), Stdin: strings.NewReader(text),
-		Access: r.access(),
+		Access: r.access(model.Proxy),
 	}, model)
 	if o.stream.reached {
 		if err := conv.forget(); err != nil {
@@ -223,7 +227,7 @@ func (c *Claude) args(conv *conversation, left limits) []string {
 func (c *Claude) env(job string, model ModelSession) []string {
 	idle := orDefault(c.Idle, defaultIdle)
 	bash := idle * 4 / 5
-	return process.With(process.With(c.Env, model.env(c.ModelID)...),
+	return process.With(process.With(c.Env, slices.Concat(model.ProxyEnv, model.env(c.ModelID))...),
 		"HOME="+filepath.Join(job, homeDir),
 		"TMPDIR="+filepath.Join(job, tmpDir),
 		"CLAUDE_CONFIG_DIR="+filepath.Join(job, configDir),

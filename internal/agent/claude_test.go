@@ -68,7 +68,7 @@ func through(t *testing.T, upstream string, c gateway.Config) func(context.Conte
 		if err != nil {
 			return ModelSession{}, err
 		}
-		s := ModelSession{BaseURL: j.URL, Token: j.Token, Pause: j.Pause, Tokens: j.Tokens, Close: j.Close}
+		s := ModelSession{Proxy: j.Address, ProxyEnv: j.Env(), BaseURL: j.URL, Token: j.Token, Pause: j.Pause, Tokens: j.Tokens, Close: j.Close}
 		if c.Bedrock {
 			s.BedrockRegion = "eu-central-1"
 		}

@@ -21,10 +21,12 @@ const maxSummary = 64 << 10
 // the summary, and exit code 0 is success. It has no conversation and costs
 // nothing.
 type Command struct {
-	Path    string // a name without a slash is looked up in Env's PATH
-	Args    []string
-	Runner  *process.Runner
-	Env     []string
+	Path   string // a name without a slash is looked up in Env's PATH
+	Args   []string
+	Runner *process.Runner
+	Env    []string
+	// Egress opens a way out for a run; nil means there is none.
+	Egress  func(context.Context) (process.Egress, error)
 	Timeout time.Duration // zero means 30 min
 	Log     *slog.Logger  // nil means none
 }
@@ -38,13 +40,23 @@ func (c *Command) Run(ctx context.Context, r Request) (Result, error) {
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return Result{}, fmt.Errorf("make temporary directory: %w", err)
 	}
+	out := process.Egress{}
+	if c.Egress != nil {
+		var err error
+		if out, err = c.Egress(ctx); err != nil {
+			return Result{}, fmt.Errorf("open a way out: %w", err)
+		}
+		if out.Close != nil {
+			defer out.Close()
+		}
+	}
 	timeout := orDefault(c.Timeout, defaultTimeout)
 	work, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
 	defer cancel()
 	stdout, stderr := &head{max: maxSummary}, &process.Tail{}
 	_, err := c.Runner.Run(work, process.Command{
-		Path: c.Path, Args: c.Args, Dir: r.Site, Env: process.With(c.Env, "TMPDIR="+tmp),
-		Stdin: strings.NewReader(r.Instruction), Stdout: stdout, Stderr: stderr, Access: r.access(),
+		Path: c.Path, Args: c.Args, Dir: r.Site, Env: process.With(process.With(c.Env, out.Env...), "TMPDIR="+tmp),
+		Stdin: strings.NewReader(r.Instruction), Stdout: stdout, Stderr: stderr, Access: r.access(out.Address),
 	})
 	result := Result{Summary: strings.TrimSpace(clean(stdout.String())), Duration: time.Since(began)}
 	var exit *process.ExitError

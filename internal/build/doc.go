@@ -9,6 +9,7 @@ package build
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -75,6 +76,8 @@ type Builder struct {
 	// Env is what children get, besides what the build sets: PATH and the
 	// variables npm needs to reach its registry.
 	Env []string
+	// Egress opens a way out for a build; nil means there is none.
+	Egress func(context.Context) (process.Egress, error)
 	// Timeout bounds installing and building, each; zero means 10 minutes.
 	Timeout time.Duration
 	Log     *slog.Logger // nil means none
@@ -94,6 +97,14 @@ func (b *Builder) Run(ctx context.Context, r Request) (Result, error) {
 	defer s.root.Close() //nolint:errcheck // nothing was written through it that matters
 	if err := s.check(); err != nil {
 		return Result{}, err
+	}
+	if b.Egress != nil {
+		if s.out, err = b.Egress(ctx); err != nil {
+			return Result{}, fmt.Errorf("open a way out: %w", err)
+		}
+		if s.out.Close != nil {
+			defer s.out.Close()
+		}
 	}
 	result := Result{Dist: s.dist()}
 	if err := s.install(ctx, &result); err != nil {

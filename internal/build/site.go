@@ -36,6 +36,7 @@ type site struct {
 	request Request
 	root    *os.Root // Request.Site
 	env     []string // of every child
+	out     process.Egress
 }
 
 // open prepares the directories of a build. HOME is fresh each time, so that
@@ -179,8 +180,10 @@ func (s *site) run(ctx context.Context, program string, args ...string) (*output
 	defer cancel()
 	var out output
 	result, err := s.Runner.Run(ctx, process.Command{
-		Path: program, Args: args, Dir: s.request.Site, Env: s.env, Stdout: &out.stdout, Stderr: &out.stderr,
-		Access: &process.Access{Pair: s.request.Pair, Write: []string{s.request.Site, s.request.Job, filepath.Join(s.request.Cache, "npm")}},
+		Path: program, Args: args, Dir: s.request.Site, Env: process.With(s.env, s.out.Env...), Stdout: &out.stdout, Stderr: &out.stderr,
+		Access: &process.Access{
+			Pair: s.request.Pair, Write: []string{s.request.Site, s.request.Job, filepath.Join(s.request.Cache, "npm")}, Proxy: s.out.Address,
+		},
 	})
 	command := program + " " + strings.Join(args, " ")
 	var exit *process.ExitError

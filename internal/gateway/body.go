@@ -13,6 +13,9 @@ func examineBody(parts map[string]json.RawMessage) *refusal {
 	if refused := examineTools(parts); refused != nil {
 		return refused
 	}
+	if refused := examineContent(parts["system"], 0); refused != nil {
+		return refused
+	}
 	messages, err := list(parts["messages"])
 	if err != nil {
 		return invalid("messages is no list")

@@ -13,6 +13,7 @@ type call struct {
 	model   string // Bedrock names it in the path; else empty
 	chooses bool   // it may be the first call of a job, which chooses the model
 	free    bool   // it costs no tokens
+	most    int64  // what it may come to, in tokens; negative if nobody knows
 }
 
 // call knows the calls that an agent needs. Paths are taken as they are written:
@@ -59,8 +60,11 @@ func invalid(message string) *refusal {
 	return &refusal{http.StatusBadRequest, "invalid_request_error", "the gateway refuses this: " + message}
 }
 
-// examine says why a call does not pass; nil if it does.
-func (j *Job) examine(c call, body []byte) *refusal {
+// examine says why a call does not pass; nil if it does. A large body takes several
+// times its size meanwhile, so one is looked at after the other.
+func (j *Job) examine(c *call, body []byte) *refusal {
+	j.examining.Lock()
+	defer j.examining.Unlock()
 	parts, err := members(body)
 	if err != nil {
 		return invalid("the body is not one JSON object with each name once")
@@ -71,13 +75,22 @@ func (j *Job) examine(c call, body []byte) *refusal {
 	if !j.config.Bedrock && json.Unmarshal(parts["model"], &c.model) != nil {
 		return invalid("no model is named")
 	}
-	if !j.mayCall(c) {
+	if !j.mayCall(*c) {
 		return &refusal{http.StatusNotFound, "not_found_error", "the gateway knows no such model; ANTHROPIC_MODEL names the one there is"}
 	}
-	if !c.free && !j.tokens.open() {
-		return invalid("the tokens that one instruction may cost are used up")
-	}
+	c.most = mostOf(parts, len(body))
 	return nil
+}
+
+// mostOf is what a call may come to, in tokens: each is a byte of the request at
+// least, and of the answer there are max_tokens at most. It is negative if nobody
+// knows.
+func mostOf(parts map[string]json.RawMessage, size int) int64 {
+	var limit int64
+	if json.Unmarshal(parts["max_tokens"], &limit) != nil || limit <= 0 || limit > mostTokens {
+		return -1
+	}
+	return int64(size) + limit
 }
 
 // mayCall reports whether a call is for a model that is configured or chosen.

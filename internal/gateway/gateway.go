@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -60,10 +61,17 @@ type Config struct {
 	// MaxConcurrent bounds the calls of a job that run at the same time; zero
 	// means 8. One more is answered with 429.
 	MaxConcurrent int
-	Log           *slog.Logger // nil means none
+	// Hosts are what children may reach besides the model.
+	Hosts Hosts
+	// Resolve looks up the addresses of a name; nil means the system's way.
+	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
+	// Proxy says by which proxy the worker reaches a host, as in
+	// http.Transport; nil means what the environment says.
+	Proxy func(*http.Request) (*url.URL, error)
+	Log   *slog.Logger // nil means none
 }
 
-// Gateway opens a Job for each run of an agent. It may be used by several
+// Gateway opens a Job for each run of a child. It may be used by several
 // goroutines.
 type Gateway struct {
 	config Config
@@ -83,6 +91,14 @@ func New(c Config) *Gateway {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.Resolve == nil {
+		c.Resolve = func(ctx context.Context, name string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+		}
+	}
+	if c.Proxy == nil {
+		c.Proxy = http.ProxyFromEnvironment
+	}
 	c.Models = slices.Clone(c.Models)
 	for i, m := range c.Models {
 		c.Models[i], _, _ = strings.Cut(m, "[")
@@ -90,27 +106,18 @@ func New(c Config) *Gateway {
 	return &Gateway{config: c}
 }
 
-// Open starts to listen for one job, which may use maxTokens; zero means any
-// number. Calls end when ctx does; the job has to be closed all the same.
+// Open starts to listen for one job of an agent, which may use maxTokens of the
+// model; zero means any number. Calls and connections end when ctx does; the job
+// has to be closed all the same.
 func (g *Gateway) Open(ctx context.Context, maxTokens int64) (*Job, error) {
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("open gateway: %w", err)
-	}
-	j := &Job{
-		URL: "http://" + listener.Addr().String(), Token: rand.Text(),
-		config: g.config,
-		tokens: account{most: maxTokens},
-		slots:  make(chan struct{}, g.config.MaxConcurrent),
-		served: make(chan struct{}),
-		transport: &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSHandshakeTimeout: dialTimeout,
-			ForceAttemptHTTP2:   true,
-			DisableCompression:  true, // the answer passes as it is
-		},
+	j := g.newJob()
+	j.tokens.most = maxTokens
+	j.transport = &http.Transport{
+		Proxy:               g.config.Proxy,
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout: dialTimeout,
+		ForceAttemptHTTP2:   true,
+		DisableCompression:  true, // the answer passes as it is
 	}
 	j.proxy = &httputil.ReverseProxy{
 		Rewrite:        j.rewrite,
@@ -120,17 +127,58 @@ func (g *Gateway) Open(ctx context.Context, maxTokens int64) (*Job, error) {
 		ErrorHandler:   j.failed,
 		ErrorLog:       slog.NewLogLogger(g.config.Log.Handler(), slog.LevelDebug),
 	}
+	return j.listen(ctx)
+}
+
+// OpenProxy starts to listen for one job that has to do with no model, such as a
+// build. It is closed as one of Open's.
+func (g *Gateway) OpenProxy(ctx context.Context) (*Job, error) {
+	j := g.newJob()
+	return j.listen(ctx)
+}
+
+func (g *Gateway) newJob() *Job {
+	j := &Job{
+		Token:   rand.Text(),
+		config:  g.config,
+		slots:   make(chan struct{}, g.config.MaxConcurrent),
+		tunnels: make(chan struct{}, maxTunnels),
+		told:    map[string]bool{},
+		served:  make(chan struct{}),
+	}
+	j.outside = &http.Transport{
+		DialContext:            j.outsideDial,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
+		IdleConnTimeout:        tunnelIdle,
+		MaxIdleConns:           maxTunnels,
+	}
+	j.forwarding = j.forwarder()
+	return j
+}
+
+// listen begins to serve a job.
+func (j *Job) listen(ctx context.Context) (*Job, error) {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("open gateway: %w", err)
+	}
+	j.Address = listener.Addr().String()
+	j.URL = "http://" + j.Address
 	ctx, j.cancel = context.WithCancel(ctx)
 	j.server = &http.Server{
 		Handler:           j,
 		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       tunnelIdle,
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          slog.NewLogLogger(g.config.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(j.config.Log.Handler(), slog.LevelDebug),
 	}
+	few := fewConnections{Listener: listener, slots: make(chan struct{}, maxConnections), done: ctx.Done()}
 	go func() {
 		defer close(j.served)
-		_ = j.server.Serve(listener) // it ends with Close, or nobody is answered
+		_ = j.server.Serve(few) // it ends with Close, or nobody is answered
 	}()
 	return j, nil
 }

@@ -114,6 +114,8 @@ func TestPasses(t *testing.T) {
 			}
 			r.Header.Set("Anthropic-Version", "2023-06-01")
 			r.Header.Set("Cookie", "c=d")
+			r.Header.Set("Content-Type", "application/json; charset=utf-7")
+			r.Header.Set("Content-Encoding", "x")
 			r.Header.Set("Proxy-Authorization", "Basic x")
 			r.Header.Set("X-Forwarded-For", "10.0.0.1")
 			r.Header.Set("Connection", "X-Secret-Hop")
@@ -131,10 +133,10 @@ func TestPasses(t *testing.T) {
 			if d := cmp.Diff(want, got); d != "" {
 				t.Error(d)
 			}
-			if h.Get("X-Api-Key") != key || h.Get("Anthropic-Version") != "2023-06-01" {
+			if h.Get("X-Api-Key") != key || h.Get("Anthropic-Version") != "2023-06-01" || h.Get("Content-Type") != "application/json" {
 				t.Errorf("headers %v", h)
 			}
-			for _, name := range []string{"Authorization", "Cookie", "Proxy-Authorization", "X-Forwarded-For", "X-Secret-Hop"} {
+			for _, name := range []string{"Authorization", "Cookie", "Proxy-Authorization", "X-Forwarded-For", "X-Secret-Hop", "Content-Encoding"} {
 				if h.Get(name) != "" {
 					t.Errorf("%s passed: %v", name, h)
 				}

@@ -16,26 +16,32 @@ import (
 	"time"
 )
 
-// Job is the way to the model for one run of an agent. Its methods may be called
-// by several goroutines.
+// Job is the way out for one run of a child: to the model, and to the hosts that
+// may be reached. Its methods may be called by several goroutines.
 type Job struct {
-	URL   string // where it listens
-	Token string // stands in for the key
+	Address string // where it listens, as host:port
+	URL     string // the same, as what a program takes for the model's service
+	Token   string // stands in for the key, and is the password of the proxy
 
-	config    Config
-	transport *http.Transport
-	proxy     *httputil.ReverseProxy
-	server    *http.Server
-	cancel    context.CancelFunc
-	slots     chan struct{}
-	served    chan struct{} // closed when nobody listens any more
-	tokens    account
+	config     Config
+	transport  *http.Transport        // to the model; nil if there is none
+	proxy      *httputil.ReverseProxy // to the model; nil if there is none
+	outside    *http.Transport        // to others, outside of tunnels
+	forwarding *httputil.ReverseProxy // to others, outside of tunnels
+	server     *http.Server
+	cancel     context.CancelFunc
+	slots      chan struct{} // of calls of the model
+	tunnels    chan struct{} // of what goes to others
+	served     chan struct{} // closed when nobody listens any more
+	tokens     account
+	examining  sync.Mutex
 
 	mu     sync.Mutex
 	closed bool
 	calls  sync.WaitGroup // added to under mu, and not once closed
 	pause  time.Duration
-	chosen string // the model, if none is configured; empty until the first call
+	chosen string          // the model, if none is configured; empty until the first call
+	told   map[string]bool // refused hosts that were logged
 }
 
 // Close ends the job: nobody listens any more, and calls under way are cut. It
@@ -48,7 +54,10 @@ func (j *Job) Close() {
 	_ = j.server.Close() // the listener and the connections are closed whatever it says
 	j.calls.Wait()
 	<-j.served
-	j.transport.CloseIdleConnections()
+	j.outside.CloseIdleConnections()
+	if j.transport != nil {
+		j.transport.CloseIdleConnections()
+	}
 }
 
 // Pause returns the pause that the model's service asked for last, by
@@ -64,14 +73,26 @@ func (j *Job) Pause() time.Duration {
 // answer has come.
 func (j *Job) Tokens() (used int64, refused bool) { return j.tokens.state() }
 
-// ServeHTTP lets a call through if it is the job's own, of a kind that an agent
-// needs, and within the job's limits.
+// ServeHTTP lets a call of the model through if it is the job's own, of a kind that
+// an agent needs, and within the job's limits, and proxies what is for others.
 func (j *Job) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !j.begin() {
 		writeError(w, http.StatusServiceUnavailable, "api_error", "this job is over")
 		return
 	}
 	defer j.calls.Done()
+	switch {
+	case r.Method == http.MethodConnect, r.URL.IsAbs() && r.URL.Host != j.Address:
+		j.outward(w, r)
+	case j.proxy == nil:
+		writeError(w, http.StatusForbidden, "permission_error", "there is no model for this job")
+	default:
+		j.model(w, r)
+	}
+}
+
+// model passes a call of the model on.
+func (j *Job) model(w http.ResponseWriter, r *http.Request) {
 	if !j.authorized(r) {
 		writeError(w, http.StatusUnauthorized, "authentication_error", "this is not the job's token")
 		return
@@ -99,9 +120,17 @@ func (j *Job) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return // else the agent is gone
 	}
-	if refused := j.examine(c, body); refused != nil {
+	if refused := j.examine(&c, body); refused != nil {
 		writeError(w, refused.status, refused.kind, refused.message)
 		return
+	}
+	if !c.free {
+		if !j.tokens.reserve(r.Context(), c.most) {
+			refused := invalid("the tokens that one instruction may cost are used up")
+			writeError(w, refused.status, refused.kind, refused.message)
+			return
+		}
+		defer j.tokens.release(c.most)
 	}
 	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	j.proxy.ServeHTTP(w, r)
@@ -140,12 +169,14 @@ func (j *Job) rewrite(p *httputil.ProxyRequest) {
 				p.Out.Header[name] = v
 			}
 		}
+		p.Out.Header.Set("Content-Type", "application/json")
 		return
 	}
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
-	for _, name := range []string{"X-Api-Key", "Authorization", "Cookie", "Accept-Encoding"} {
+	for _, name := range []string{"X-Api-Key", "Authorization", "Cookie", "Accept-Encoding", "Content-Encoding"} {
 		h.Del(name)
 	}
+	h.Set("Content-Type", "application/json") // the service reads the body as it was looked at here
 }
 
 // modify looks at an answer before it is passed on.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"mime"
@@ -16,20 +17,71 @@ const maxWhole = 16 << 20
 type account struct {
 	most int64 // zero means any number
 
-	mu      sync.Mutex
-	used    int64
-	refused bool
+	mu       sync.Mutex
+	used     int64
+	reserved int64         // what calls under way may come to
+	freed    chan struct{} // closed when less is reserved; nil if nobody waits
+	refused  bool
 }
 
-// open reports whether another call may begin. One that began is finished.
-func (a *account) open() bool {
+// reserve lets a call begin that may come to n tokens; false if all are used up, or
+// ctx has ended. What is used and what is reserved stays below the most until the
+// last call begins, so a job uses more by that one call at most. A call that has
+// to know what those under way came to waits for them.
+func (a *account) reserve(ctx context.Context, n int64) bool {
+	for {
+		wait, ok := a.tryReserve(n)
+		if wait == nil {
+			return ok
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// tryReserve returns what to wait for, if it cannot be said yet.
+func (a *account) tryReserve(n int64) (wait <-chan struct{}, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.most == 0 || a.used < a.most {
-		return true
+	switch {
+	case a.most == 0:
+		return nil, true
+	case a.used >= a.most:
+		a.refused = true
+		return nil, false
+	case a.used+a.reserved < a.most:
+		a.reserved += a.bound(n)
+		return nil, true
 	}
-	a.refused = true
-	return false
+	if a.freed == nil {
+		a.freed = make(chan struct{})
+	}
+	return a.freed, false
+}
+
+// release gives back what was reserved, when the call has ended.
+func (a *account) release(n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.most == 0 {
+		return
+	}
+	a.reserved -= a.bound(n)
+	if a.freed != nil {
+		close(a.freed)
+		a.freed = nil
+	}
+}
+
+// bound keeps sums small: more than all is all.
+func (a *account) bound(n int64) int64 {
+	if n < 0 || n > a.most {
+		return a.most
+	}
+	return n
 }
 
 func (a *account) add(n int64) {

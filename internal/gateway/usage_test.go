@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 	"pgregory.net/rapid"
@@ -271,4 +272,65 @@ func FuzzStreams(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestTokenLimitHoldsForCallsAtOnce checks that calls under way count with what
+// they may come to, so that only the last one to begin can be too much.
+func TestTokenLimitHoldsForCallsAtOnce(t *testing.T) {
+	for name, tt := range map[string]struct {
+		body  string
+		begin int // of eight calls at once, how many begin before one has ended
+		in    int // and how many in the end
+	}{
+		"as many as fit":          {`{"model":"claude-test-1","max_tokens":100}`, 2, 2},
+		"one by one":              {`{"model":"claude-test-1","max_tokens":100000}`, 1, 2},
+		"without a limit":         {`{"model":"claude-test-1"}`, 1, 2},
+		"with a limit in capital": {`{"model":"claude-test-1","max_tokens":100000,"MAX_TOKENS":1}`, 1, 2},
+		"with a negative limit":   {`{"model":"claude-test-1","max_tokens":-100000}`, 1, 2},
+		"with an endless limit":   {`{"model":"claude-test-1","max_tokens":9223372036854775807}`, 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begun, end := make(chan struct{}, 8), make(chan struct{})
+			j := open(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
+				begun <- struct{}{}
+				<-end
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, _ = w.Write(sse(answer()))
+			})
+			j.tokens.most = 200
+			status := make(chan int, 8)
+			for range 8 {
+				r := request(t, j, http.MethodPost, "/v1/messages", tt.body)
+				go func() {
+					resp, err := client(t).Do(r)
+					if err != nil {
+						status <- 0
+						return
+					}
+					_, _ = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+					status <- resp.StatusCode
+				}()
+			}
+			for range tt.begin {
+				<-begun
+			}
+			select {
+			case <-begun:
+				t.Error("one more has begun")
+			case <-time.After(100 * time.Millisecond):
+			}
+			close(end)
+			got := map[int]int{}
+			for range 8 {
+				got[<-status]++
+			}
+			if got[200] != tt.in || got[400] != 8-tt.in {
+				t.Errorf("statuses %v", got)
+			}
+			if used, refused := j.Tokens(); used != int64(tt.in)*answerTokens || !refused {
+				t.Errorf("used %d, refused %v", used, refused)
+			}
+		})
+	}
 }

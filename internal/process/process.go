@@ -77,6 +77,13 @@ type Access struct {
 	Proxy string `json:"proxy,omitempty"`
 }
 
+// Egress is a way out for children: a proxy that lets through what they may reach.
+type Egress struct {
+	Address string   // where it listens, for Access.Proxy
+	Env     []string // by which programs find it
+	Close   func()   // ends it; nil if there is nothing to end
+}
+
 // Result is how a child ended.
 type Result struct {
 	ExitCode int            // -1 if it was ended by a signal
