@@ -14,7 +14,10 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	leave := asInit(os.Stderr)
+	leave := func() {}
+	if len(os.Args) < 2 || os.Args[1] != keeperArg { // which as process 1 of a child's namespace has its own way
+		leave = asInit(os.Stderr)
+	}
 	code := run(ctx, os.Args[1:], system{environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr})
 	leave()
 	stop()
@@ -28,9 +31,12 @@ type system struct {
 	stdout, stderr io.Writer
 }
 
+// keeperArg makes the program the supervisor of a child: see package process.
+const keeperArg = "keeper"
+
 // run returns the exit code.
 func run(ctx context.Context, args []string, sys system) int {
-	if len(args) > 0 && args[0] == "keeper" { // the supervisor of a child: see package process
+	if len(args) > 0 && args[0] == keeperArg {
 		return process.KeeperMain(args[1:], sys.stderr)
 	}
 	return execute(ctx, args, sys)

@@ -28,7 +28,7 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 	// The children of a worker that freezes are gone before another one can have
 	// the project: within the margin by which trust ends before the lease.
 	silence := c.LeaseDuration / 6
-	runner := &process.Runner{Keeper: []string{self, "keeper"}, Heartbeat: silence / 8, Silence: silence, Log: log}
+	runner := &process.Runner{Keeper: []string{self, keeperArg}, Heartbeat: silence / 8, Silence: silence, Log: log}
 	childEnv := process.Environ(environ, c.AgentEnv)
 	a, err := c.newAgent(ctx, runner, childEnv, tell, log)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -34,6 +35,9 @@ const (
 // 0, or 2 if it was called wrongly.
 func KeeperMain(args []string, stderr io.Writer) int {
 	var s spec
+	if len(args) == 2 && args[0] == enterArg {
+		return enterMain(args[1])
+	}
 	if len(args) != 1 || json.Unmarshal([]byte(args[0]), &s) != nil || s.Program == "" {
 		fmt.Fprintln(stderr, "keeper: it is started by webordinary, not by hand") //nolint:errcheck // nobody else to tell
 		return 2
@@ -50,6 +54,7 @@ func KeeperMain(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "keeper: the kernel has no close_range") //nolint:errcheck // nobody else to tell
 		return 2
 	}
+	s.keeper = os.Args[:len(os.Args)-len(args)]
 	k := keeper{
 		control: os.NewFile(controlFD, "control"),
 		status:  json.NewEncoder(os.NewFile(statusFD, "status")),
@@ -57,6 +62,7 @@ func KeeperMain(args []string, stderr io.Writer) int {
 		silence: s.Silence,
 		self:    os.Getpid(),
 	}
+	runtime.LockOSThread() // whose end bubblewrap would take for ours
 	k.run(s)
 	return 0
 }
@@ -68,32 +74,46 @@ type keeper struct {
 	silence time.Duration
 	self    int
 	child   int
+	spares  bool // TERM is not for the child, only for what is below it
 }
 
 func (k *keeper) run(s spec) {
 	l, err := s.launch()
 	if err != nil {
-		k.tell(record{Error: err.Error()})
+		k.tell(record{Wall: err.Error()})
 		return
 	}
 	child, err := syscall.ForkExec(l.path, l.argv, l.attr)
+	l.close()
 	if err != nil {
-		k.tell(record{Error: fmt.Sprintf("%s: %v", filepath.Base(s.Program), err)})
+		k.tell(record{Error: fmt.Sprintf("%s: %v", filepath.Base(l.path), err)})
 		return
 	}
-	k.child = child
+	k.child, k.spares = child, l.spares
 	k.tell(record{Pid: child})
 	closeInherited()
 
 	orders, exited, gone := make(chan byte), make(chan syscall.WaitStatus, 1), make(chan struct{})
 	go k.listen(orders)
+	if l.outlet != nil {
+		go relay(l.outlet, s.Access.Proxy)
+	}
 	go k.reap(exited, gone)
 	ended, silent := k.supervise(orders, exited, gone)
-	rec := record{Ended: true, Silent: silent, Exit: ended.ExitStatus()}
-	if ended.Signaled() {
-		rec.Exit, rec.Signal = 0, int(ended.Signal())
+	rec := ending(ended)
+	rec.Silent = silent
+	if l.told != nil {
+		rec = l.ending(rec)
 	}
 	k.tell(rec)
+}
+
+// ending is the record of how a process ended.
+func ending(ws syscall.WaitStatus) record {
+	if ws.Signaled() {
+		return record{Ended: true, Signal: int(ws.Signal())}
+	}
+	return record{Ended: true, Exit: ws.ExitStatus()}
 }
 
 func (k *keeper) tell(r record) {
@@ -200,6 +220,9 @@ func bootTime() time.Duration {
 // signal sends a signal to every descendant.
 func (k *keeper) signal(sig syscall.Signal) {
 	for _, pid := range descendants(k.self) {
+		if pid == k.child && k.spares && sig == syscall.SIGTERM {
+			continue
+		}
 		syscall.Kill(pid, sig) //nolint:errcheck // it may be gone
 	}
 }

@@ -42,6 +42,10 @@ var ErrNotFound = errors.New("program not found")
 // from the worker. The child is not to blame, and its work is not done.
 var ErrSilence = errors.New("the worker was frozen, and its children were ended")
 
+// ErrWall is returned when the wall around the child could not be built. Nothing
+// of the child has run.
+var ErrWall = errors.New("no wall around the child")
+
 const (
 	defaultGrace     = 2 * time.Second // between TERM and KILL
 	defaultHeartbeat = time.Second
@@ -72,6 +76,8 @@ type Access struct {
 	Pair string `json:"pair"`
 	// Write are the directories that it may read and change, all absolute.
 	Write []string `json:"write"`
+	// Read are what else it may read and run, all absolute; a link is followed.
+	Read []string `json:"read,omitempty"`
 	// Proxy is the one address that it may connect to, as "127.0.0.1:port";
 	// empty means none.
 	Proxy string `json:"proxy,omitempty"`
@@ -119,7 +125,7 @@ type Runner struct {
 
 // Run runs a child to its end. When ctx ends, the whole tree gets TERM, and KILL
 // after the grace; then the error is the cause of ctx. Else it is nil, an
-// *ExitError, or one that wraps ErrNotFound. If we were frozen for longer than
+// *ExitError, or one that wraps ErrNotFound or ErrWall. If we were frozen for longer than
 // Silence it wraps ErrSilence, whatever ctx says: on thawing, timers fire that
 // are nobody's fault. Nothing of the tree is alive when Run returns.
 func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
@@ -186,7 +192,7 @@ func (r *Runner) start(path string, c Command) (*kept, error) {
 	defer statusW.Close() //nolint:errcheck // the keeper has its own
 
 	order, err := json.Marshal(spec{
-		Grace: c.grace(), Silence: orDefault(r.Silence, defaultSilence), Program: path, Args: c.Args,
+		Grace: c.grace(), Silence: orDefault(r.Silence, defaultSilence), Program: path, Args: c.Args, Dir: c.Dir,
 		Wall: r.Wall, Read: r.Read, Access: c.Access,
 	})
 	if err != nil {
@@ -221,9 +227,13 @@ type spec struct {
 	Silence time.Duration `json:"silence"`
 	Program string        `json:"program"`
 	Args    []string      `json:"args"` // without the program's name
+	Dir     string        `json:"dir,omitempty"`
 	Wall    Wall          `json:"wall,omitempty"`
 	Read    []string      `json:"read,omitempty"`
 	Access  *Access       `json:"access,omitempty"`
+	PWD     bool          `json:"pwd,omitempty"` // the environment has it; else bwrap's is not the child's
+
+	keeper []string // how the keeper itself was called, without the spec
 }
 
 // beat lets the keeper know that we are not frozen, until it has ended.
@@ -293,6 +303,7 @@ type record struct {
 	Signal int    `json:"signal,omitempty"`
 	Silent bool   `json:"silent,omitempty"` // it was ended because the worker was silent
 	Error  string `json:"error,omitempty"`
+	Wall   string `json:"wall,omitempty"` // why there is no wall
 }
 
 func (k *kept) result() (Result, error) {
@@ -307,6 +318,8 @@ func (k *kept) result() (Result, error) {
 			return Result{ExitCode: -1}, errors.New("the keeper ended before the child did")
 		}
 		switch {
+		case rec.Wall != "":
+			return Result{ExitCode: -1}, fmt.Errorf("%w: %s", ErrWall, rec.Wall)
 		case rec.Error != "":
 			return Result{ExitCode: -1}, fmt.Errorf("%w: %s", ErrNotFound, rec.Error)
 		case rec.Ended && rec.Silent:

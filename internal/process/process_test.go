@@ -24,10 +24,25 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func shell(t *testing.T, script string) (process.Command, *bytes.Buffer) {
 	t.Helper()
 	var out bytes.Buffer
+	dir := t.TempDir()
 	return process.Command{
-		Path: "sh", Args: []string{"-c", script}, Dir: t.TempDir(),
+		Path: "sh", Args: []string{"-c", script}, Dir: dir,
 		Env: append(process.Environ(os.Environ(), nil), "MARK="+mark(t)), Stdout: &out, Stderr: &out,
+		Access: &process.Access{Pair: "shop#u1", Write: []string{dir}},
 	}, &out
+}
+
+// overWalls runs a test with each wall that there is: a child behaves alike behind
+// all of them.
+func overWalls(t *testing.T, f func(t *testing.T, r *process.Runner)) {
+	t.Helper()
+	for _, wall := range processtest.Walls() {
+		t.Run(string(wall), func(t *testing.T) {
+			r := processtest.Runner(t)
+			r.Wall = wall
+			f(t, r)
+		})
+	}
 }
 
 func mark(t *testing.T) string {
@@ -49,8 +64,10 @@ func alive(t *testing.T) []string {
 	return found
 }
 
-func TestRun(t *testing.T) {
-	r := processtest.Runner(t)
+func TestRun(t *testing.T) { overWalls(t, run) }
+
+func run(t *testing.T, r *process.Runner) {
+	t.Helper()
 	for _, tt := range []struct {
 		name, script string
 		stdin        string
@@ -88,25 +105,30 @@ func TestRun(t *testing.T) {
 
 func TestEnvironmentIsNotInherited(t *testing.T) {
 	t.Setenv("SECRET_OF_THE_WORKER", "hunter2")
-	var out bytes.Buffer
-	_, err := processtest.Runner(t).Run(t.Context(), process.Command{Path: "/usr/bin/env", Env: []string{"A=1"}, Stdout: &out})
-	if err != nil || out.String() != "A=1\n" {
-		t.Fatalf("the child's environment is %q, %v", out.String(), err)
-	}
+	overWalls(t, func(t *testing.T, r *process.Runner) {
+		c, out := shell(t, "")
+		c.Path, c.Args, c.Env = "/usr/bin/env", nil, []string{"A=1"}
+		if _, err := r.Run(t.Context(), c); err != nil || out.String() != "A=1\n" {
+			t.Fatalf("the child's environment is %q, %v", out.String(), err)
+		}
+	})
 }
 
 func TestNotFound(t *testing.T) {
-	r := processtest.Runner(t)
 	notProgram := filepath.Join(t.TempDir(), "x")
 	if err := os.WriteFile(notProgram, []byte("not a program"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"no-such-program", "/no/such/program", t.TempDir(), notProgram} {
-		_, err := r.Run(t.Context(), process.Command{Path: path, Env: []string{"PATH=/usr/bin"}})
-		if !errors.Is(err, process.ErrNotFound) {
-			t.Errorf("Run(%s): %v; want ErrNotFound", path, err)
+	overWalls(t, func(t *testing.T, r *process.Runner) {
+		r.Read = []string{notProgram}
+		for _, path := range []string{"no-such-program", "/no/such/program", t.TempDir(), notProgram} {
+			c, out := shell(t, "")
+			c.Path, c.Env = path, []string{"PATH=/usr/bin"}
+			if _, err := r.Run(t.Context(), c); !errors.Is(err, process.ErrNotFound) {
+				t.Errorf("Run(%s): %v; want ErrNotFound\n%s", path, err, out)
+			}
 		}
-	}
+	})
 }
 
 // What a child can do to be hard to kill. Each prints "up" when it is done.
@@ -122,8 +144,10 @@ func stubborn() map[string]string {
 	}
 }
 
-func TestCancelLeavesNothing(t *testing.T) {
-	r := processtest.Runner(t)
+func TestCancelLeavesNothing(t *testing.T) { overWalls(t, cancelLeavesNothing) }
+
+func cancelLeavesNothing(t *testing.T, r *process.Runner) {
+	t.Helper()
 	for name, script := range stubborn() {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -152,8 +176,10 @@ func TestCancelLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestNormalExitLeavesNothing(t *testing.T) {
-	r := processtest.Runner(t)
+func TestNormalExitLeavesNothing(t *testing.T) { overWalls(t, normalExitLeavesNothing) }
+
+func normalExitLeavesNothing(t *testing.T, r *process.Runner) {
+	t.Helper()
 	for name, script := range stubborn() {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			c, _ := shell(t, `(`+script+`) & sleep 0.5; exit 0`)

@@ -11,7 +11,9 @@ type Wall string
 
 // The walls.
 const (
-	WallOff Wall = "off" // children run as the worker, and may do what it may
+	WallOff        Wall = "off"        // children run as the worker, and may do what it may
+	WallBubblewrap Wall = "bubblewrap" // namespaces of their own, made by bwrap
+	WallLandlock   Wall = "landlock"   // the worker's user, held by Landlock and a filter of system calls
 )
 
 // launch is what the keeper starts: the program itself, or what leads to it
@@ -20,11 +22,32 @@ type launch struct {
 	path string
 	argv []string
 	attr *syscall.ProcAttr
+	// told is where the second stage says what came of it; nil if there is none.
+	told *os.File
+	// outlet gets the listener of the child's network, whose connections go on
+	// to the proxy; nil if the child uses the worker's network.
+	outlet *os.File
+	// spares is set if what is started is not the program but its namespace's
+	// parent: TERM, which is for the program, would end all at once.
+	spares bool
+	files  []*os.File // to be closed once it is started
+}
+
+func (l *launch) close() {
+	for _, f := range l.files {
+		f.Close() //nolint:errcheck // nothing of ours was written
+	}
+}
+
+// pass gives the child the next descriptor.
+func (l *launch) pass(f *os.File) {
+	l.attr.Files = append(l.attr.Files, f.Fd())
+	l.files = append(l.files, f)
 }
 
 // launch returns how the child is started behind its wall.
-func (s spec) launch() (launch, error) {
-	plain := launch{
+func (s spec) launch() (*launch, error) {
+	l := &launch{
 		path: s.Program,
 		argv: append([]string{s.Program}, s.Args...),
 		attr: &syscall.ProcAttr{
@@ -34,12 +57,17 @@ func (s spec) launch() (launch, error) {
 		},
 	}
 	if s.Access == nil {
-		return plain, nil
+		return l, nil
 	}
 	switch s.Wall {
 	case WallOff, "":
-		return plain, nil
+		return l, nil
+	case WallBubblewrap:
+		return l, s.bubblewrap(l)
+	case WallLandlock:
+		l.path, l.argv = "/proc/self/exe", s.enter()
+		return l, l.listen()
 	default:
-		return launch{}, fmt.Errorf("unknown wall %q", s.Wall)
+		return nil, fmt.Errorf("unknown wall %q", s.Wall)
 	}
 }

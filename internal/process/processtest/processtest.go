@@ -16,6 +16,11 @@ func Runner(tb testing.TB) *process.Runner {
 	return &process.Runner{Keeper: []string{Build(tb, "github.com/webordinary/claude-code-container/cmd/keeper")}}
 }
 
+// Walls are the walls that tests go through, and none.
+func Walls() []process.Wall {
+	return []process.Wall{process.WallOff, process.WallBubblewrap, process.WallLandlock}
+}
+
 // Build builds a program of this module, with build tags if there are any, and
 // returns its path. The go command's cache makes a second build quick.
 func Build(tb testing.TB, pkg string, flags ...string) string {
