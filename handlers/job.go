@@ -200,7 +200,7 @@ func (j *job) runAgent(ctx context.Context) error {
 	j.tell("agent", "carrying out the instruction")
 	r := agent.Request{
 		ProjectID: j.in.ProjectID, UserID: j.in.UserID, ThreadID: j.in.ThreadID, Instruction: j.in.Instruction,
-		Site: j.ws.Site(), Job: j.ws.Job(), Conversations: j.ws.Conversations(), Spent: j.spent(),
+		Site: j.ws.Site(), Job: j.ws.Job(), Conversations: j.ws.Conversations(), Read: []string{j.ws.Objects()}, Spent: j.spent(),
 	}
 	if j.entry.Began {
 		r.Notes = append(r.Notes, noteRerun)
@@ -270,7 +270,7 @@ func (j *job) build(ctx context.Context) error {
 	}
 	j.askTurn(ctx)
 	j.tell("build", "building the site")
-	result, err := j.h.Builder.Run(ctx, build.Request{Pair: j.h.Pair.Key(), Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache()})
+	result, err := j.h.Builder.Run(ctx, build.Request{Pair: j.h.Pair.Key(), Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache(), Read: []string{j.ws.Objects()}})
 	if result.LockChanged && err == nil {
 		err = j.amend(ctx)
 	}

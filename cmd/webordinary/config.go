@@ -77,7 +77,7 @@ type config struct {
 	AgentEnv        []string      `env:"AGENT_ENV" desc:"names of further variables that agent and npm get"`
 	AgentHosts      []string      `env:"AGENT_ALLOWED_HOSTS" desc:"what agent and npm may reach besides the model, host or host:port; else the npm registry in use"`
 	InterruptPolicy string        `env:"INTERRUPT_POLICY" envDefault:"thread" desc:"thread, any or never"`
-	Sandbox         string        `env:"SANDBOX" envDefault:"auto" desc:"auto or off; bubblewrap, users and landlock are not supported yet"`
+	Sandbox         string        `env:"SANDBOX" envDefault:"auto" desc:"wall around agent and npm: bubblewrap or landlock; auto takes the first that holds, off takes none"`
 
 	IdleTimeout    time.Duration `env:"IDLE_TIMEOUT" envDefault:"5m" desc:"how long a project without work is kept"`
 	MaxClaims      int           `env:"MAX_CLAIMS" envDefault:"1" desc:"projects worked on at once"`
@@ -253,13 +253,7 @@ func (c *config) check() []error {
 	add(!slices.Contains([]string{"json", "text"}, c.LogFormat), "LOG_FORMAT is %q; json or text", c.LogFormat)
 	add(!slices.Contains([]router.Policy{router.SameThread, router.AnyThread, router.Never}, router.Policy(c.InterruptPolicy)),
 		"INTERRUPT_POLICY is %q; thread, any or never", c.InterruptPolicy)
-	switch c.Sandbox {
-	case "auto", "off":
-	case "bubblewrap", "users", "landlock":
-		add(true, "SANDBOX is %q; this wall is not supported yet, only auto and off are", c.Sandbox)
-	default:
-		add(true, "SANDBOX is %q; auto or off", c.Sandbox)
-	}
+	add(!slices.Contains(sandboxes(), c.Sandbox), "SANDBOX is %q; one of %s", c.Sandbox, strings.Join(sandboxes(), ", "))
 	add(strings.HasSuffix(c.UnclaimedQueueURL, ".fifo"), "UNCLAIMED_QUEUE_URL is a FIFO queue; a message group would stop behind its first message, use a standard queue")
 	for _, name := range c.AgentEnv {
 		add(isCredential(name), "AGENT_ENV names %s; agent and npm get no credential of the worker", name)

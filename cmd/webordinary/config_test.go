@@ -191,10 +191,7 @@ func TestOneWrongValue(t *testing.T) {
 		{"CLAUDE_CODE_USE_BEDROCK=yes", `CLAUDE_CODE_USE_BEDROCK is "yes": `},
 		{"AWS_BEDROCK_REGION=example.com/", `the region of Bedrock is "example.com/"; one like us-west-2`},
 		{"ANTHROPIC_BEDROCK_BASE_URL=localhost", "ANTHROPIC_BEDROCK_BASE_URL is not a URL"},
-		{"SANDBOX=bubblewrap", `SANDBOX is "bubblewrap"; this wall is not supported yet`},
-		{"SANDBOX=users", `SANDBOX is "users"; this wall is not supported yet`},
-		{"SANDBOX=landlock", `SANDBOX is "landlock"; this wall is not supported yet`},
-		{"SANDBOX=moat", `SANDBOX is "moat"; auto or off`},
+		{"SANDBOX=moat", `SANDBOX is "moat"; one of auto, bubblewrap, `},
 		{"UNCLAIMED_QUEUE_URL=https://sqs/1/q.fifo", "UNCLAIMED_QUEUE_URL is a FIFO queue; a message group would stop behind its first message, use a standard queue"},
 		{"ALLOWED_REPO_HOSTS=github.com,https://x", `ALLOWED_REPO_HOSTS: "https://x" is not a host or host:port`},
 		{"ANTHROPIC_BASE_URL=localhost", "ANTHROPIC_BASE_URL is not a URL"},
@@ -219,7 +216,7 @@ func TestOneWrongValue(t *testing.T) {
 
 func TestAllThatIsWrongIsReportedAtOnce(t *testing.T) {
 	got := refusal(t, "MAX_CLAIMS=many", "LEASE_DURATION=long", "LOG_LEVEL=loud", "AGENT_TIMEOUT=0s", "IDLE_TIMEOUT=-5s", "AGENT=gpt",
-		"SANDBOX=users", "CLAUDE_CODE_USE_BEDROCK=perhaps", "UNCLAIMED_QUEUE_URL=https://sqs/1/q.fifo", "INPUT_QUEUE_PATTERN=in", "S3_URL_PATTERN=x")
+		"SANDBOX=moat", "CLAUDE_CODE_USE_BEDROCK=perhaps", "UNCLAIMED_QUEUE_URL=https://sqs/1/q.fifo", "INPUT_QUEUE_PATTERN=in", "S3_URL_PATTERN=x")
 	var names []string
 	for _, line := range strings.Split(got, "\n")[1:] {
 		name, _, _ := strings.Cut(line, " ")

@@ -357,11 +357,9 @@ func (d *demo) introduce(o demoOptions, remote string) {
 		}
 	}
 	d.tell("agent is", who)
-	if d.config.Agent == "claude" {
-		for _, w := range d.config.warnings() {
-			d.tell("warning", w)
-			d.log.Warn("configuration", slog.String("warning", w))
-		}
+	for _, w := range d.config.warnings() {
+		d.tell("warning", w)
+		d.log.Warn("configuration", slog.String("warning", w))
 	}
 	if !o.stdin {
 		d.tell("remote", strings.TrimPrefix(remote, "file://"))

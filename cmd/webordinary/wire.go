@@ -30,6 +30,11 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 	silence := c.LeaseDuration / 6
 	runner := &process.Runner{Keeper: []string{self, keeperArg}, Heartbeat: silence / 8, Silence: silence, Log: log}
 	childEnv := process.Environ(environ, c.AgentEnv)
+	if err := c.raiseWall(ctx, runner, []string{self, keeperArg}); err != nil {
+		return nil, err
+	}
+	log.InfoContext(ctx, "wall around agent and npm", slog.String("wall", string(runner.Wall)), slog.String("leaves_open", runner.Wall.Leaves()))
+	runner.Read = c.readable(childEnv, workspaces)
 	a, err := c.newAgent(ctx, runner, childEnv, tell, log)
 	if err != nil {
 		return nil, err
@@ -88,7 +93,10 @@ func (c *config) newAgent(ctx context.Context, runner *process.Runner, childEnv 
 
 // warnings says what is configured and not enforced.
 func (c *config) warnings() []string {
-	w := []string{"SANDBOX=" + c.Sandbox + ": there is no wall around the agent yet; it runs as this user, and can read what this user can read"}
+	var w []string
+	if c.Sandbox == string(process.WallOff) {
+		w = append(w, "SANDBOX=off: there is no wall. "+process.WallOff.Leaves())
+	}
 	if c.usesBedrock() && c.AnthropicModel == "" {
 		w = append(w, "ANTHROPIC_MODEL is not set: the CLI chooses a model, and the account may not have it at Bedrock")
 	}

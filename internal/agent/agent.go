@@ -47,12 +47,13 @@ type Request struct {
 	Site          string // the checkout: where the agent works
 	Job           string // a directory for this job, writable to the agent
 	Conversations string // where conversations lie at rest, out of the agent's reach
+	Read          []string // what else it may read
 }
 
 // access is what the agent and all that it starts may touch. The one address it may
 // connect to is the proxy's.
 func (r Request) access(proxy string) *process.Access {
-	return &process.Access{Pair: r.ProjectID + "#" + r.UserID, Write: []string{r.Site, r.Job}, Proxy: proxy}
+	return &process.Access{Pair: r.ProjectID + "#" + r.UserID, Write: []string{r.Site, r.Job}, Read: r.Read, Proxy: proxy}
 }
 
 // Result is what a run came to. With an error it holds what is known.

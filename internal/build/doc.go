@@ -55,6 +55,8 @@ type Request struct {
 	// child may write to it but to npm/ in it, which is npm's download cache.
 	// Lost, it costs an install.
 	Cache string
+	// Read is what else a build may read.
+	Read []string
 }
 
 // Result is what a build did.

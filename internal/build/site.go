@@ -182,7 +182,8 @@ func (s *site) run(ctx context.Context, program string, args ...string) (*output
 	result, err := s.Runner.Run(ctx, process.Command{
 		Path: program, Args: args, Dir: s.request.Site, Env: process.With(s.env, s.out.Env...), Stdout: &out.stdout, Stderr: &out.stderr,
 		Access: &process.Access{
-			Pair: s.request.Pair, Write: []string{s.request.Site, s.request.Job, filepath.Join(s.request.Cache, "npm")}, Proxy: s.out.Address,
+			Pair: s.request.Pair, Write: []string{s.request.Site, s.request.Job, filepath.Join(s.request.Cache, "npm")},
+			Read: s.request.Read, Proxy: s.out.Address,
 		},
 	})
 	command := program + " " + strings.Join(args, " ")

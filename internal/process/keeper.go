@@ -32,11 +32,17 @@ const (
 )
 
 // KeeperMain is the keeper. Its one argument is a spec. It returns its exit code:
-// 0, or 2 if it was called wrongly.
+// 0, or 2 if it was called wrongly. With a word before it, the keeper is what it
+// starts itself: its second stage, or a probe.
 func KeeperMain(args []string, stderr io.Writer) int {
 	var s spec
-	if len(args) == 2 && args[0] == enterArg {
-		return enterMain(args[1])
+	if len(args) == 2 {
+		switch args[0] {
+		case enterArg:
+			return enterMain(args[1])
+		case probeArg:
+			return probeMain(args[1])
+		}
 	}
 	if len(args) != 1 || json.Unmarshal([]byte(args[0]), &s) != nil || s.Program == "" {
 		fmt.Fprintln(stderr, "keeper: it is started by webordinary, not by hand") //nolint:errcheck // nobody else to tell

@@ -16,6 +16,22 @@ const (
 	WallLandlock   Wall = "landlock"   // the worker's user, held by Landlock and a filter of system calls
 )
 
+// Walls are all walls, the best one first.
+func Walls() []Wall { return []Wall{WallBubblewrap, WallLandlock} }
+
+// Leaves says what a wall leaves open, in a sentence or two for an operator.
+func (w Wall) Leaves() string {
+	switch w {
+	case WallBubblewrap:
+		return "It shares the kernel with the worker, and its processors."
+	case WallLandlock:
+		return "The child is the worker's user: it sees which files and processes there are, with their sizes, names and arguments, " +
+			"and can change modes and times of the worker's files, though it reads and writes none. " +
+			"It can connect to the proxy's port on any host: let a security group close all but what the worker needs."
+	}
+	return "Agent and npm may do all that the worker's user may, and can read its secrets."
+}
+
 // launch is what the keeper starts: the program itself, or what leads to it
 // through the wall.
 type launch struct {

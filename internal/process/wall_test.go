@@ -54,7 +54,7 @@ func TestWall(t *testing.T) {
 		{name: "run what it may read", script: shared + "/tool", free: "ran", behind: "ran", allow: true},
 		{name: "change what it may read", script: "echo x > " + shared + "/new && echo written", free: "written", behind: shared, allow: true},
 		{name: "environment of the worker", script: fmt.Sprintf("tr '\\0' '\\n' < /proc/%d/environ | grep -c =", self), free: "", behind: "cannot open"},
-		{name: "memory of the worker", script: fmt.Sprintf("head -c1 /proc/%d/maps >/dev/null && echo open", self), free: "open", behind: "head: cannot"},
+		{name: "memory of the worker", script: fmt.Sprintf("head -c1 /proc/%d/maps >/dev/null && echo got it", self), free: "got it", behind: "head: cannot"},
 		{name: "signal the worker", script: fmt.Sprintf("kill -0 %d && echo sent", self), free: "sent", behind: "kill: "},
 		{name: "signal the keeper", script: `kill -KILL $PPID 2>&1; echo alive`, free: "the keeper ended", behind: "alive"},
 		{name: "loopback", script: fetch, free: "reached", behind: "E"},

@@ -148,6 +148,9 @@ func (w *Workspace) Job() string { return filepath.Join(w.dir, "job") }
 // Conversations is where the agent's conversations rest.
 func (w *Workspace) Conversations() string { return filepath.Join(w.dir, "worker", "conversations") }
 
+// Objects is where the objects of git are that the checkout's own git reads.
+func (w *Workspace) Objects() string { return filepath.Join(w.dir, "worker", "git", "objects") }
+
 // Cache is where npm's packages are kept.
 func (w *Workspace) Cache() string { return filepath.Join(w.dir, "worker", "cache") }
 
