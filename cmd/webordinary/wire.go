@@ -29,7 +29,8 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 	// the project: within the margin by which trust ends before the lease.
 	silence := c.LeaseDuration / 6
 	runner := &process.Runner{Keeper: []string{self, keeperArg}, Heartbeat: silence / 8, Silence: silence, Log: log}
-	childEnv := process.Environ(environ, c.AgentEnv)
+	// A system-wide configuration of git that is there and cannot be read ends git.
+	childEnv := process.With(process.Environ(environ, c.AgentEnv), "GIT_CONFIG_NOSYSTEM=1")
 	if err := c.raiseWall(ctx, runner, []string{self, keeperArg}); err != nil {
 		return nil, err
 	}

@@ -18,8 +18,8 @@ const maxSummary = 64 << 10
 
 // Command runs a program of the operator's as the agent: it gets exactly the
 // instruction on stdin and the checkout as its working directory, its stdout is
-// the summary, and exit code 0 is success. It has no conversation and costs
-// nothing.
+// the summary, and exit code 0 is success. Its HOME is the job's. It has no
+// conversation and costs nothing.
 type Command struct {
 	Path   string // a name without a slash is looked up in Env's PATH
 	Args   []string
@@ -36,8 +36,8 @@ type Command struct {
 // (process.ErrSilence).
 func (c *Command) Run(ctx context.Context, r Request) (Result, error) {
 	began := time.Now()
-	tmp := filepath.Join(r.Job, tmpDir)
-	if err := os.MkdirAll(tmp, 0o700); err != nil {
+	home, tmp := filepath.Join(r.Job, homeDir), filepath.Join(r.Job, tmpDir)
+	if err := errors.Join(os.MkdirAll(home, 0o700), os.MkdirAll(tmp, 0o700)); err != nil {
 		return Result{}, fmt.Errorf("make temporary directory: %w", err)
 	}
 	out := process.Egress{}
@@ -55,7 +55,7 @@ func (c *Command) Run(ctx context.Context, r Request) (Result, error) {
 	defer cancel()
 	stdout, stderr := &head{max: maxSummary}, &process.Tail{}
 	_, err := c.Runner.Run(work, process.Command{
-		Path: c.Path, Args: c.Args, Dir: r.Site, Env: process.With(process.With(c.Env, out.Env...), "TMPDIR="+tmp),
+		Path: c.Path, Args: c.Args, Dir: r.Site, Env: process.With(process.With(c.Env, out.Env...), "HOME="+home, "TMPDIR="+tmp),
 		Stdin: strings.NewReader(r.Instruction), Stdout: stdout, Stderr: stderr, Access: r.access(out.Address),
 	})
 	result := Result{Summary: strings.TrimSpace(clean(stdout.String())), Duration: time.Since(began)}

@@ -122,8 +122,12 @@ func (s spec) binds() []string {
 	type bind struct{ option, path string }
 	var binds []bind
 	for _, path := range append(slices.Clone(s.Read), s.Access.Read...) {
+		to, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			continue // it is not there, or not ours to read
+		}
 		binds = append(binds, bind{"--ro-bind-try", path})
-		if to, err := filepath.EvalSymlinks(path); err == nil && to != path {
+		if to != path {
 			binds = append(binds, bind{"--ro-bind-try", to})
 		}
 	}
