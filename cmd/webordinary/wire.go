@@ -101,7 +101,6 @@ func (c *config) warnings() []string {
 	if c.usesBedrock() && c.AnthropicModel == "" {
 		w = append(w, "ANTHROPIC_MODEL is not set: the CLI chooses a model, and the account may not have it at Bedrock")
 	}
-	w = append(w, "SANDBOX="+c.Sandbox+": nothing holds agent and npm to AGENT_ALLOWED_HOSTS but their environment, which they may ignore; close what they must not reach outside, by the security group")
 	if c.registry != "" && !c.hosts.Allow(c.registry) {
 		w = append(w, "AGENT_ALLOWED_HOSTS does not list "+c.registry+": npm cannot install packages")
 	}

@@ -29,7 +29,7 @@ func (w Wall) Leaves() string {
 			"and can change modes and times of the worker's files, though it reads and writes none. " +
 			"It can connect to the proxy's port on any host: let a security group close all but what the worker needs."
 	}
-	return "Agent and npm may do all that the worker's user may, and can read its secrets."
+	return "Agent and npm may do all that the worker's user may, can read its secrets, and are held to what they may reach by their environment alone."
 }
 
 // launch is what the keeper starts: the program itself, or what leads to it
