@@ -2,8 +2,10 @@ package workspace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -35,7 +37,7 @@ func (w *Workspace) refresh(ctx context.Context) error {
 }
 
 func (w *Workspace) fetch(ctx context.Context, refspecs ...string) error {
-	args := append([]string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", w.url}, refspecs...)
+	args := append([]string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", w.url}, refspecs...)
 	if _, err := w.gitWith(ctx, w.header(), args...); err != nil {
 		return w.remoteError(ctx, err)
 	}
@@ -157,6 +159,10 @@ func (w *Workspace) saveLeftovers(ctx context.Context, cur current, r Request) e
 		return nil
 	}
 	branch, sha, err := w.saveTree(ctx, cur, r)
+	if errors.Is(err, errTooMuch) { // else no command would ever run here again
+		w.store.config.Log.WarnContext(ctx, "what another command left is too much to be saved", slog.String("owner", cur.Owner))
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("save what another command left: %w", err)
 	}

@@ -18,8 +18,8 @@
 // and --work-tree=site, a configuration of its own, and no hooks; the site/.git
 // that children find is a disposable copy that nothing of ours reads.
 //
-// The git program works on the tree, fetches and merges; go-git lists the
-// remote, writes commits, moves refs and pushes.
+// The git program works on the tree, fetches, merges and pushes; go-git lists the
+// remote, writes commits and moves refs. It reads no file and no tree.
 //
 // All of the directory but commits not yet pushed can be lost.
 package workspace
@@ -43,6 +43,10 @@ import (
 // excluded is what is made in a checkout and never committed, in the words of git's
 // info/exclude.
 const excluded = "node_modules/\ndist/\n.astro/\n"
+
+// attributes overrule those of the checkout's own .gitattributes: what git stores is
+// what lies there, byte by byte, whatever the repository asks for.
+const attributes = "* !text !crlf !eol !ident !filter !working-tree-encoding !diff !merge !conflict-marker-size !whitespace\n"
 
 // childMode is that of the directories which children write to.
 const childMode = 0o770
@@ -239,7 +243,7 @@ func (w *Workspace) heal() error {
 	if err := os.RemoveAll(filepath.Join(w.gitDir(), "hooks")); err != nil {
 		return err
 	}
-	for _, f := range []string{"config.worktree", "info/attributes", "objects/info/alternates"} {
+	for _, f := range []string{"config.worktree", "objects/info/alternates"} {
 		if err := os.RemoveAll(filepath.Join(w.gitDir(), f)); err != nil {
 			return err
 		}
@@ -263,6 +267,9 @@ func (w *Workspace) heal() error {
 		return err
 	}
 	if err := replaceFile(filepath.Join(w.gitDir(), "info", "exclude"), []byte(excluded)); err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(w.gitDir(), "info", "attributes"), []byte(attributes)); err != nil {
 		return err
 	}
 	return replaceFile(filepath.Join(w.gitDir(), "config"), []byte("[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tfilemode = true\n"))
