@@ -201,6 +201,7 @@ func (j *job) runAgent(ctx context.Context) error {
 	r := agent.Request{
 		ProjectID: j.in.ProjectID, UserID: j.in.UserID, ThreadID: j.in.ThreadID, Instruction: j.in.Instruction,
 		Site: j.ws.Site(), Job: j.ws.Job(), Conversations: j.ws.Conversations(), Read: []string{j.ws.Objects()}, Spent: j.spent(),
+		History: j.ws.History,
 	}
 	if j.entry.Began {
 		r.Notes = append(r.Notes, noteRerun)

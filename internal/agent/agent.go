@@ -8,6 +8,7 @@
 package agent
 
 import (
+	"context"
 	"time"
 
 	"github.com/google/uuid"
@@ -42,7 +43,11 @@ type Request struct {
 	// Notes are sentences that tell the agent what happened since it was last
 	// here. The command agent is not told.
 	Notes []string
-	Spent Spent // zero for a command's first run
+	// History tells what was done in this thread so far, a line each, newest
+	// first. It is asked if there is no conversation to continue; nil means that
+	// nobody knows. The command agent is not told.
+	History func(ctx context.Context) ([]string, error)
+	Spent   Spent // zero for a command's first run
 
 	Site          string // the checkout: where the agent works
 	Job           string // a directory for this job, writable to the agent

@@ -81,9 +81,6 @@ func (c *Claude) Run(ctx context.Context, r Request) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := Rescue(r.Job, r.Conversations); err != nil {
-		return Result{}, err
-	}
 	conv, err := openConversation(r)
 	if err != nil {
 		return Result{}, fmt.Errorf("open conversation: %w", err)
@@ -105,7 +102,7 @@ func (c *Claude) Run(ctx context.Context, r Request) (Result, error) {
 // run runs the CLI once.
 func (c *Claude) run(ctx context.Context, conv *conversation, left limits) (Result, error) {
 	r := conv.request
-	text, err := prompt(r, conv.allNotes())
+	text, err := prompt(r, c.notes(ctx, conv))
 	if err != nil {
 		return Result{}, fmt.Errorf("write prompt: %w", err)
 	}
@@ -267,6 +264,19 @@ func (m ModelSession) env(modelID string) []string {
 // a name that the CLI resolves, such as sonnet.
 func IsModelID(model string) bool {
 	return strings.Contains(model, "claude-") || strings.HasPrefix(model, "arn:")
+}
+
+// notes are what the run is told before its instruction: first, what was done in
+// a conversation that is lost.
+func (c *Claude) notes(ctx context.Context, conv *conversation) []string {
+	var done []string
+	if history := conv.request.History; history != nil && !conv.resumed {
+		var err error
+		if done, err = history(ctx); err != nil {
+			c.warn(ctx, "what was done so far is not told", err)
+		}
+	}
+	return conv.allNotes(done)
 }
 
 // takeBack brings the conversation home, also after a failure.

@@ -61,7 +61,11 @@ func through(t *testing.T, upstream string, c gateway.Config) func(context.Conte
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Upstream, c.Signer = u, gateway.APIKey(upstreamKey)
+	return sessions(u, c)
+}
+
+func sessions(upstream *url.URL, c gateway.Config) func(context.Context, int64) (ModelSession, error) {
+	c.Upstream, c.Signer = upstream, gateway.APIKey(upstreamKey)
 	g := gateway.New(c)
 	return func(ctx context.Context, maxTokens int64) (ModelSession, error) {
 		j, err := g.Open(ctx, maxTokens)
@@ -192,50 +196,6 @@ func TestClaudeContinuesTheConversation(t *testing.T) {
 	}
 	if f.model.Requests()[0].Says("forty-two") {
 		t.Error("another thread knows this one's conversation")
-	}
-}
-
-func TestClaudeLostConversation(t *testing.T) {
-	for name, damage := range map[string]string{"damaged": "this is no transcript\n", "empty": "", "half": `{"type":"user","mess`} {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
-			f.model.Play("thing", modelserver.Say("done"))
-			if _, err := f.claude.Run(t.Context(), f.request("thing")); err != nil {
-				t.Fatal(err)
-			}
-			f.write(t, f.transcript(0), damage)
-			f.model.Forget()
-			got, err := f.claude.Run(t.Context(), f.request("thing two"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.Resumed || got.SessionID != ConversationID("amelia", "scott", "t1", 1) {
-				t.Errorf("got %+v", got)
-			}
-			if !f.model.Requests()[0].Says("Note: " + restarted) {
-				t.Error("it is not told")
-			}
-			got, err = f.claude.Run(t.Context(), f.request("thing three"))
-			if err != nil || !got.Resumed || got.SessionID != ConversationID("amelia", "scott", "t1", 1) {
-				t.Errorf("got %+v, %v", got, err)
-			}
-		})
-	}
-}
-
-// TestClaudeMissingTranscript is a thread whose conversation was never brought
-// home.
-func TestClaudeMissingTranscript(t *testing.T) {
-	f := newFixture(t)
-	f.model.Play("thing", modelserver.Say("done"))
-	for range 2 {
-		got, err := f.claude.Run(t.Context(), f.request("thing"))
-		if err != nil || got.Resumed {
-			t.Errorf("got %+v, %v", got, err)
-		}
-		if err := os.Remove(filepath.Join(f.root, f.transcript(0))); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/webordinary/claude-code-container/internal/leftover"
 	"github.com/webordinary/claude-code-container/internal/process"
 )
 
@@ -37,7 +38,7 @@ type Command struct {
 func (c *Command) Run(ctx context.Context, r Request) (Result, error) {
 	began := time.Now()
 	home, tmp := filepath.Join(r.Job, homeDir), filepath.Join(r.Job, tmpDir)
-	if err := errors.Join(os.MkdirAll(home, 0o700), os.MkdirAll(tmp, 0o700)); err != nil {
+	if err := makeTemporary(r.Job); err != nil {
 		return Result{}, fmt.Errorf("make temporary directory: %w", err)
 	}
 	out := process.Egress{}
@@ -75,6 +76,22 @@ func (c *Command) Run(ctx context.Context, r Request) (Result, error) {
 	e := outcome{err: err, stderr: stderr.String()}.byExit()
 	e.Message = redact(clean(e.Message))
 	return result, e
+}
+
+// makeTemporary makes an empty directory for temporary files below the job's.
+func makeTemporary(job string) error {
+	if err := os.MkdirAll(filepath.Dir(job), 0o700); err != nil {
+		return err
+	}
+	if _, err := leftover.Directory(job, 0o770); err != nil {
+		return err
+	}
+	root, err := leftover.Open(job)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // what was made is there or not
+	return errors.Join(root.RemoveAll(tmpDir), root.Mkdir(tmpDir, 0o700), root.RemoveAll(homeDir), root.Mkdir(homeDir, 0o700))
 }
 
 // head is a writer that keeps the first bytes and takes the others too.

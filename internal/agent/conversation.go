@@ -8,9 +8,10 @@ import (
 	"os"
 	"path"
 	"syscall"
-	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/webordinary/claude-code-container/internal/leftover"
 )
 
 // A conversation at rest is a directory named by its id, with the CLI's
@@ -21,6 +22,7 @@ const (
 	transcriptFile = "transcript.jsonl"
 	endedFile      = "ended"   // in a conversation that could not be continued
 	runningFile    = "running" // the id of the conversation that is lent out
+	lockFile       = "lock"    // held during a run
 
 	configDir = "claude" // the CLI's configuration, below the job's directory
 	homeDir   = "home"
@@ -28,11 +30,10 @@ const (
 
 	projectsDir = configDir + "/projects"
 	lentDir     = projectsDir + "/-thread"
-
-	// maxTranscript bounds what is brought home; a longer conversation goes on
-	// from where it was before.
-	maxTranscript = 256 << 20
 )
+
+// ErrBusy is returned if one of the conversations is at work already.
+var ErrBusy = errors.New("a conversation of this project and user is at work already")
 
 // settings is all that the CLI is told by file: commits are not its business.
 const settings = `{"includeCoAuthoredBy":false}
@@ -47,13 +48,16 @@ func conversationName(projectID, userID, threadID string, generation int) []byte
 // conversation is a thread's conversation during a run.
 type conversation struct {
 	root       *os.Root // of all conversations
+	lock       *os.File
 	request    Request
 	generation int
 	id         string
 	resumed    bool // there is a transcript
 }
 
-// openConversation finds the thread's conversation. Close it after use.
+// openConversation finds the thread's conversation, after what a crash left was
+// brought home. A transcript that is damaged is given up. Close it after use:
+// until then no other is opened there.
 func openConversation(r Request) (*conversation, error) {
 	if err := os.MkdirAll(r.Conversations, 0o700); err != nil {
 		return nil, err
@@ -63,15 +67,64 @@ func openConversation(r Request) (*conversation, error) {
 		return nil, err
 	}
 	c := &conversation{root: root, request: r}
+	err = c.begin()
+	if err == nil {
+		err = Rescue(r.Job, r.Conversations)
+	}
+	if err == nil {
+		err = c.find()
+	}
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// begin takes the lock. It ends with this process, as do the CLI and all that it
+// started: their keeper sees to that.
+func (c *conversation) begin() (err error) {
+	if c.lock, err = c.root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return err
+	}
+	err = syscall.Flock(int(c.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a descriptor is small
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return ErrBusy
+	}
+	return err
+}
+
+// find looks for the thread's generation, and whether it can be resumed.
+func (c *conversation) find() error {
 	for {
-		c.id = ConversationID(r.ProjectID, r.UserID, r.ThreadID, c.generation)
-		if !exists(root, path.Join(c.id, endedFile)) {
+		c.id = ConversationID(c.request.ProjectID, c.request.UserID, c.request.ThreadID, c.generation)
+		ended := path.Join(c.id, endedFile)
+		if !exists(c.root, ended) {
 			break
+		}
+		// It is in use: else it would be trimmed before those that came after it.
+		if err := c.root.WriteFile(ended, nil, 0o600); err != nil {
+			return err
 		}
 		c.generation++
 	}
-	c.resumed = exists(root, path.Join(c.id, transcriptFile))
-	return c, nil
+	c.resumed = exists(c.root, path.Join(c.id, transcriptFile))
+	if !c.resumed {
+		return nil
+	}
+	f, err := leftover.File(c.root, path.Join(c.id, transcriptFile))
+	if errors.Is(err, leftover.ErrIrregular) {
+		return c.end()
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	_, err = checkTranscript(f, c.id)
+	if errors.Is(err, errDamaged) {
+		return c.end()
+	}
+	return err
 }
 
 func exists(root *os.Root, name string) bool {
@@ -80,16 +133,22 @@ func exists(root *os.Root, name string) bool {
 }
 
 func (c *conversation) close() {
+	if c.lock != nil {
+		c.lock.Close() //nolint:errcheck // nothing is written to it
+	}
 	c.root.Close() //nolint:errcheck // nothing was written through it that is not closed already
 }
 
 // lend makes the job's directories anew and puts a copy of the transcript into
 // them, beside settings that are ours each time.
 func (c *conversation) lend() error {
-	if err := os.MkdirAll(c.request.Job, 0o700); err != nil {
+	if err := os.MkdirAll(path.Dir(c.request.Job), 0o700); err != nil {
 		return err
 	}
-	job, err := os.OpenRoot(c.request.Job)
+	if _, err := leftover.Directory(c.request.Job, 0o770); err != nil {
+		return err
+	}
+	job, err := leftover.Open(c.request.Job)
 	if err != nil {
 		return err
 	}
@@ -105,13 +164,17 @@ func (c *conversation) lend() error {
 	if err := job.WriteFile(configDir+"/settings.json", []byte(settings), 0o600); err != nil {
 		return err
 	}
-	if err := c.root.WriteFile(runningFile, []byte(c.id), 0o600); err != nil {
-		return err
+	if c.resumed {
+		if err := c.copyTo(job); err != nil {
+			return err
+		}
 	}
-	if !c.resumed {
-		return nil
-	}
-	from, err := c.root.Open(path.Join(c.id, transcriptFile))
+	// From here on what lies there is the conversation.
+	return c.root.WriteFile(runningFile, []byte(c.id), 0o600)
+}
+
+func (c *conversation) copyTo(job *os.Root) error {
+	from, err := leftover.File(c.root, path.Join(c.id, transcriptFile))
 	if err != nil {
 		return err
 	}
@@ -126,13 +189,7 @@ func (c *conversation) lend() error {
 
 // end gives the conversation up and goes on with the next generation.
 func (c *conversation) end() error {
-	if err := c.root.MkdirAll(c.id, 0o700); err != nil {
-		return err
-	}
-	if err := c.root.WriteFile(path.Join(c.id, endedFile), nil, 0o600); err != nil {
-		return err
-	}
-	if err := c.root.Remove(path.Join(c.id, transcriptFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := giveUp(c.root, c.id); err != nil {
 		return err
 	}
 	c.generation++
@@ -141,9 +198,21 @@ func (c *conversation) end() error {
 	return nil
 }
 
+// giveUp ends a conversation for good.
+func giveUp(home *os.Root, id string) error {
+	if err := home.MkdirAll(id, 0o700); err != nil {
+		return err
+	}
+	if err := home.WriteFile(path.Join(id, endedFile), nil, 0o600); err != nil {
+		return err
+	}
+	return home.RemoveAll(path.Join(id, transcriptFile))
+}
+
 // Rescue brings a conversation home that a crash left in a job's directory. Call
 // it before that directory is emptied. With nothing to rescue it does nothing.
-// What the agent planted in the directory is not followed.
+// What the agent planted in the directory is not followed. If it removed the
+// transcript or damaged it, the conversation is given up.
 func Rescue(job, conversations string) error {
 	root, err := os.OpenRoot(conversations)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -169,57 +238,73 @@ func Rescue(job, conversations string) error {
 }
 
 // bringHome replaces a conversation's transcript by the newest one that lies in
-// the job's directory. If there is none, the old one stays.
+// the job's directory.
 func bringHome(job string, home *os.Root, id string) error {
-	root, err := os.OpenRoot(job)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	err := bringTranscript(job, home, id)
+	if errors.Is(err, errDamaged) || errors.Is(err, leftover.ErrIrregular) || errors.Is(err, fs.ErrNotExist) {
+		if !exists(home, path.Join(id, transcriptFile)) {
+			return nil // it had none, and will begin anew
+		}
+		return giveUp(home, id)
 	}
+	return err
+}
+
+func bringTranscript(job string, home *os.Root, id string) error {
+	root, err := leftover.Open(job)
 	if err != nil {
 		return err
 	}
 	defer root.Close() //nolint:errcheck // it was only read
-	name := newestTranscript(root, id)
-	if name == "" {
-		return nil
-	}
-	// Opening a pipe that was planted there would wait for ever.
-	from, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	from, err := newestTranscript(root, id)
 	if err != nil {
 		return err
 	}
 	defer from.Close() //nolint:errcheck // it was only read
-	info, err := from.Stat()
+	whole, err := checkTranscript(from, id)
+	if err == nil {
+		_, err = from.Seek(0, io.SeekStart)
+	}
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() || info.Size() == 0 || info.Size() > maxTranscript {
-		return nil
-	}
-	return replace(home, id, from)
+	return replace(home, id, io.LimitReader(from, whole))
 }
 
-// newestTranscript finds a conversation's transcript below the projects
-// directory, among regular files in directories; empty if there is none.
-func newestTranscript(root *os.Root, id string) string {
+// newestTranscript opens a conversation's transcript below the projects directory,
+// among regular files in directories.
+func newestTranscript(root *os.Root, id string) (*os.File, error) {
 	// The CLI files transcripts by working directory; where, is its business.
+	for _, dir := range []string{configDir, projectsDir} { // to open a pipe would wait for ever
+		if info, err := root.Lstat(dir); err != nil || !info.IsDir() {
+			return nil, errDamaged
+		}
+	}
 	projects, err := fs.ReadDir(root.FS(), projectsDir)
 	if err != nil {
-		return ""
+		return nil, err
 	}
-	var newest string
-	var when time.Time
+	var newest *os.File
+	var age fs.FileInfo
 	for _, p := range projects {
-		name := path.Join(projectsDir, p.Name(), id+".jsonl")
-		info, err := root.Lstat(name)
-		if err != nil || !p.IsDir() || !info.Mode().IsRegular() {
+		f, err := leftover.File(root, path.Join(projectsDir, p.Name(), id+".jsonl"))
+		if err != nil {
 			continue
 		}
-		if newest == "" || info.ModTime().After(when) {
-			newest, when = name, info.ModTime()
+		info, err := f.Stat()
+		if err != nil || newest != nil && !info.ModTime().After(age.ModTime()) {
+			f.Close() //nolint:errcheck // it was only opened
+			continue
 		}
+		if newest != nil {
+			newest.Close() //nolint:errcheck // it was only opened
+		}
+		newest, age = f, info
 	}
-	return newest
+	if newest == nil {
+		return nil, errDamaged
+	}
+	return newest, nil
 }
 
 // replace writes a transcript so that a crash leaves the old or the new one.
@@ -232,7 +317,7 @@ func replace(home *os.Root, id string, from io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(to, io.LimitReader(from, maxTranscript))
+	_, err = io.Copy(to, from)
 	if err == nil {
 		err = to.Sync()
 	}

@@ -1,9 +1,16 @@
 package agent
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is also the program of a worker that a test starts.
+func TestMain(m *testing.M) {
+	if os.Getenv(workerEnv) != "" {
+		os.Exit(work())
+	}
+	goleak.VerifyTestMain(m)
+}

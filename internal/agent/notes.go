@@ -7,12 +7,16 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 )
 
 const (
 	notesFile = "notes" // in a thread's first conversation
 	maxNotes  = 10
 	maxNote   = 4 << 10
+
+	maxHistory     = 20  // lines
+	maxHistoryLine = 200 // bytes
 )
 
 // Remember leaves a note for the next run in a thread's conversation: it stands
@@ -39,15 +43,32 @@ func Remember(conversations, projectID, userID, threadID, note string) error {
 	return nil
 }
 
-// allNotes returns what this run is to be told: that its conversation is a new
-// one, what was left by Remember, and the request's notes.
-func (c *conversation) allNotes() []string {
+// allNotes returns what this run is to be told: that its conversation is a new one
+// although something was done, what was left by Remember, and the request's notes.
+func (c *conversation) allNotes(done []string) []string {
 	var notes []string
-	if c.generation > 0 && !c.resumed {
-		notes = append(notes, restarted)
+	if !c.resumed && (c.generation > 0 || len(done) > 0) {
+		notes = append(notes, restartedAfter(done))
 	}
 	notes = append(notes, readNotes(c.root, path.Join(c.first(), notesFile))...)
 	return append(notes, c.request.Notes...)
+}
+
+// restartedAfter tells a new conversation what was done before it.
+func restartedAfter(done []string) string {
+	if len(done) == 0 {
+		return restarted
+	}
+	var b strings.Builder
+	b.WriteString(restarted + " The newest of it:")
+	for i, line := range done {
+		if i == maxHistory {
+			b.WriteString("\n- and more before")
+			break
+		}
+		b.WriteString("\n- " + clip(strings.Join(strings.Fields(clean(line)), " "), maxHistoryLine))
+	}
+	return b.String()
 }
 
 // forget drops the notes: the model has seen them.

@@ -7,13 +7,16 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/webordinary/claude-code-container/internal/leftover"
 )
 
-// guideFile is the repository's own advice for agents. The CLI would read it,
-// but is told to take no settings from the repository.
+// The repository's own advice for agents is in these files. The CLI would read
+// them, but is told to take no settings from the repository.
 const (
-	guideFile = "CLAUDE.md"
-	maxGuide  = 64 << 10
+	guideFile       = "CLAUDE.md"
+	hiddenGuideFile = ".claude/CLAUDE.md"
+	maxGuide        = 64 << 10 // of each, in bytes
 )
 
 // preamble stands before every prompt, so that none begins with a slash, which
@@ -26,42 +29,40 @@ End with a short summary of what you changed, written for the owner.
 // restarted is the note of a conversation whose predecessor is lost.
 const restarted = "Your earlier conversation about this work could not be continued. What was done so far is in the files and in `git log`."
 
-// prompt is what the agent is asked: preamble, notes, the repository's guide,
+// prompt is what the agent is asked: preamble, notes, the repository's guides,
 // and last the instruction.
 func prompt(r Request, notes []string) (string, error) {
-	guide, err := readGuide(r.Site)
+	site, err := leftover.Open(r.Site)
 	if err != nil {
 		return "", err
 	}
+	defer site.Close() //nolint:errcheck // it was only read
 	var b strings.Builder
 	b.WriteString(preamble)
 	for _, n := range notes {
 		fmt.Fprintf(&b, "\nNote: %s\n", n)
 	}
-	if guide != "" {
-		fmt.Fprintf(&b, "\nThe repository's %s says:\n<guide>\n%s\n</guide>\n", guideFile, guide)
+	for _, name := range []string{guideFile, hiddenGuideFile} {
+		guide, err := readGuide(site, name)
+		if err != nil {
+			return "", err
+		}
+		if guide != "" {
+			fmt.Fprintf(&b, "\nThe repository's %s says:\n<guide>\n%s\n</guide>\n", name, guide)
+		}
 	}
 	b.WriteString("\nThe instruction:\n")
 	b.WriteString(r.Instruction)
 	return b.String(), nil
 }
 
-// readGuide returns the repository's guide, cut to its bound; empty if there is
+// readGuide returns a guide of the repository, cut to its bound; empty if there is
 // none that is a regular file.
-func readGuide(site string) (string, error) {
-	root, err := os.OpenRoot(site)
-	if err != nil {
-		return "", err
-	}
-	defer root.Close() //nolint:errcheck // it was only read
-	info, err := root.Lstat(guideFile)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+func readGuide(site *os.Root, name string) (string, error) {
+	f, err := leftover.File(site, name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, leftover.ErrIrregular) {
 		return "", nil
 	}
-	if err != nil {
-		return "", err
-	}
-	f, err := root.Open(guideFile)
 	if err != nil {
 		return "", err
 	}

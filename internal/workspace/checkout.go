@@ -2,11 +2,16 @@ package workspace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+
+	"github.com/webordinary/claude-code-container/internal/leftover"
 )
 
 // refresh learns what the remote has of the thread and of the default branch.
@@ -32,7 +37,7 @@ func (w *Workspace) refresh(ctx context.Context) error {
 }
 
 func (w *Workspace) fetch(ctx context.Context, refspecs ...string) error {
-	args := append([]string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", w.url}, refspecs...)
+	args := append([]string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", w.url}, refspecs...)
 	if _, err := w.gitWith(ctx, w.header(), args...); err != nil {
 		return w.remoteError(ctx, err)
 	}
@@ -131,8 +136,8 @@ func (w *Workspace) checkout(ctx context.Context, owner string) error {
 	if err := replaceFile(filepath.Join(w.gitDir(), "HEAD"), []byte("ref: refs/heads/"+w.branch+"\n")); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(w.Site(), ".git")); err != nil {
-		return fmt.Errorf("remove the old site/.git: %w", err)
+	if err := w.removeChildGit(); err != nil {
+		return err
 	}
 	if _, err := w.git(ctx, "reset", "--quiet", "--hard", w.head); err != nil {
 		return err
@@ -154,6 +159,10 @@ func (w *Workspace) saveLeftovers(ctx context.Context, cur current, r Request) e
 		return nil
 	}
 	branch, sha, err := w.saveTree(ctx, cur, r)
+	if errors.Is(err, errTooMuch) { // else no command would ever run here again
+		w.store.config.Log.WarnContext(ctx, "what another command left is too much to be saved", slog.String("owner", cur.Owner))
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("save what another command left: %w", err)
 	}
@@ -167,43 +176,57 @@ func (w *Workspace) saveLeftovers(ctx context.Context, cur current, r Request) e
 	return nil
 }
 
+func (w *Workspace) removeChildGit() error {
+	root, err := leftover.Open(w.Site())
+	if err != nil {
+		return fmt.Errorf("open checkout: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // only read from
+	if err := root.RemoveAll(".git"); err != nil {
+		return fmt.Errorf("remove the old site/.git: %w", err)
+	}
+	return nil
+}
+
 // writeChildGit gives the children a repository to look at: our objects by
 // reference, the branch, and the index. Nothing of it is read by us.
 func (w *Workspace) writeChildGit() error {
 	if err := w.check(); err != nil {
 		return err
 	}
-	dir := filepath.Join(w.Site(), ".git")
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove the old site/.git: %w", err)
+	if err := w.removeChildGit(); err != nil {
+		return err
 	}
-	ref := filepath.Join("refs", "heads", filepath.FromSlash(w.branch))
-	files := map[string]string{
+	site, err := leftover.Open(w.Site())
+	if err != nil {
+		return fmt.Errorf("open checkout: %w", err)
+	}
+	defer site.Close() //nolint:errcheck // what is written is closed by itself
+	for name, body := range map[string]string{
 		"HEAD":                    "ref: refs/heads/" + w.branch + "\n",
 		"config":                  "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tfilemode = true\n",
 		"objects/info/alternates": "../../../worker/git/objects\n",
-		"info/exclude":            "node_modules/\ndist/\n.astro/\n",
-		ref:                       w.head + "\n",
-	}
-	for name, body := range files {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o770); err != nil { //nolint:gosec // the children's group works in it
+		"info/exclude":            excluded,
+		"refs/heads/" + w.branch:  w.head + "\n",
+	} {
+		name = path.Join(".git", name)
+		if err := site.MkdirAll(path.Dir(name), childMode); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, []byte(body), 0o660); err != nil { //nolint:gosec // the children's group works in it
+		if err := site.WriteFile(name, []byte(body), 0o660); err != nil {
 			return err
 		}
 	}
-	return copyFile(filepath.Join(w.gitDir(), "index"), filepath.Join(dir, "index"))
+	return copyIndex(filepath.Join(w.gitDir(), "index"), site)
 }
 
-func copyFile(from, to string) (err error) {
-	in, err := os.Open(from) //nolint:gosec // both are names of ours
+func copyIndex(from string, site *os.Root) (err error) {
+	in, err := os.Open(from) //nolint:gosec // a name of ours, where no child can write
 	if err != nil {
 		return err
 	}
-	defer in.Close()                                                      //nolint:errcheck // only read from
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o660) //nolint:gosec // both are names of ours
+	defer in.Close() //nolint:errcheck // only read from
+	out, err := site.OpenFile(".git/index", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o660)
 	if err != nil {
 		return err
 	}

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/webordinary/claude-code-container/internal/leftover"
 )
 
 // ErrNoChange is returned when there is nothing to commit.
@@ -76,7 +79,7 @@ func (w *Workspace) snapshot(ctx context.Context, parent string, leftovers bool)
 	if err := w.heal(); err != nil {
 		return snapshot{}, err
 	}
-	if err := w.flatten(); err != nil {
+	if err := w.flatten(ctx); err != nil {
 		return snapshot{}, err
 	}
 	large, err := w.tooLarge(ctx)
@@ -91,7 +94,8 @@ func (w *Workspace) snapshot(ctx context.Context, parent string, leftovers bool)
 			return snapshot{}, err
 		}
 	}
-	if _, err := w.git(ctx, "add", "--all"); err != nil {
+	unfit, err := w.add(ctx)
+	if err != nil {
 		return snapshot{}, err
 	}
 	if len(large) > 0 { // those that the parent has stay as they were
@@ -103,6 +107,7 @@ func (w *Workspace) snapshot(ctx context.Context, parent string, leftovers bool)
 	if s.left, err = w.leaveOut(ctx, parent); err != nil {
 		return snapshot{}, err
 	}
+	s.left = append(s.left, unfit...)
 	tree, err := w.git(ctx, "write-tree")
 	if err != nil {
 		return snapshot{}, err
@@ -110,6 +115,18 @@ func (w *Workspace) snapshot(ctx context.Context, parent string, leftovers bool)
 	s.tree = strings.TrimSpace(tree)
 	s.files, err = w.Files(ctx, parent, s.tree)
 	return s, err
+}
+
+// add takes the checkout into the index, and lists what git takes into none: a
+// file called .GIT/config, or one that cannot be read. Else a single such file
+// would keep all others from ever being saved.
+func (w *Workspace) add(ctx context.Context) (unfit []string, err error) {
+	_, err = w.git(ctx, "add", "--all", "--ignore-errors")
+	if exitCode(err) != 1 {
+		return nil, err
+	}
+	out, err := w.git(ctx, "ls-files", "--others", "--modified", "--exclude-standard", "-z")
+	return split(out), err
 }
 
 // moveTo makes a commit of the checkout's tree the head.
@@ -140,6 +157,33 @@ func (w *Workspace) Files(ctx context.Context, from, to string) ([]string, error
 	return split(out), nil
 }
 
+// maxHistory bounds History, in commits.
+const maxHistory = 21
+
+// History tells what was done on the thread's branch since it left the default
+// branch, newest first: a line for each commit, with its day, its subject, and the
+// command that its message names.
+func (w *Workspace) History(ctx context.Context) ([]string, error) {
+	since := w.head
+	if w.start != "" {
+		since = w.start + ".." + w.head
+	}
+	out, err := w.git(ctx, "log", "-z", "--no-show-signature", "--max-count="+strconv.Itoa(maxHistory),
+		"--format=%cs %s%x00%(trailers:key=Command-Id,valueonly,separator=%x20)", since)
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for pair := range slices.Chunk(split(out), 2) {
+		line := pair[0]
+		if len(pair) > 1 && pair[1] != "" {
+			line += " (command " + pair[1] + ")"
+		}
+		lines = append(lines, line)
+	}
+	return lines, nil
+}
+
 // CommandIDs lists what the trailers Command-Id say of the branch's commits after a
 // given one. They are no evidence. Nothing is said of commits after one that is not
 // there.
@@ -164,27 +208,61 @@ func (w *Workspace) leaveOut(ctx context.Context, parent string) ([]string, erro
 	if w.store.config.AllowWorkflowChanges {
 		return nil, nil
 	}
-	const workflows = ".github/workflows"
-	out, err := w.git(ctx, "diff-index", "--cached", "--name-only", "--no-renames", "-z", parent, "--", workflows)
+	out, err := w.git(ctx, "diff-index", "--cached", "--name-only", "--no-renames", "-z", parent)
 	if err != nil {
 		return nil, err
 	}
-	left := split(out)
+	var left, dirs []string
+	for _, name := range split(out) {
+		dir, isWorkflow := workflows(name)
+		if !isWorkflow {
+			continue
+		}
+		left = append(left, name)
+		if !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
 	if len(left) == 0 {
 		return nil, nil
 	}
-	_, err = w.git(ctx, "reset", "--quiet", parent, "--", workflows)
+	_, err = w.git(ctx, append([]string{"reset", "--quiet", parent, "--"}, dirs...)...)
 	return left, err
 }
 
+// workflows reports whether a file is one of .github/workflows, in whatever case: a
+// remote may not care for it. The directory is as the file has it.
+func workflows(name string) (dir string, isWorkflow bool) {
+	const want = ".github/workflows"
+	if len(name) < len(want) || !strings.EqualFold(name[:len(want)], want) || len(name) > len(want) && name[len(want)] != '/' {
+		return "", false
+	}
+	return name[:len(want)], true
+}
+
 // flatten removes the repositories that were made inside the checkout: git would
-// record only a link to them and their files would be lost.
-func (w *Workspace) flatten() error {
-	root, err := os.OpenRoot(w.Site())
+// record only a link to them and their files would be lost. Where it has recorded
+// such a link, it would run by itself in there, under that repository's own
+// configuration.
+func (w *Workspace) flatten(ctx context.Context) error {
+	root, err := leftover.Open(w.Site())
 	if err != nil {
 		return fmt.Errorf("open checkout: %w", err)
 	}
 	defer root.Close() //nolint:errcheck // only read from
+	out, err := w.git(ctx, "ls-files", "--stage", "-z")
+	if err != nil {
+		return err
+	}
+	for _, entry := range split(out) {
+		mode, name, _ := strings.Cut(entry, "\t")
+		if !strings.HasPrefix(mode, "160000 ") {
+			continue
+		}
+		if err := root.RemoveAll(path.Join(name, ".git")); err != nil && !errors.Is(err, syscall.ENOTDIR) {
+			return fmt.Errorf("flatten %s: %w", name, err)
+		}
+	}
 	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
@@ -217,9 +295,14 @@ func (w *Workspace) tooLarge(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	root, err := leftover.Open(w.Site())
+	if err != nil {
+		return nil, fmt.Errorf("open checkout: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // only read from
 	var large []string
 	for _, name := range split(out) {
-		info, err := os.Lstat(filepath.Join(w.Site(), name))
+		info, err := root.Lstat(name)
 		if err == nil && info.Mode().IsRegular() && info.Size() > maxBlob {
 			large = append(large, name)
 		}
@@ -229,7 +312,7 @@ func (w *Workspace) tooLarge(ctx context.Context) ([]string, error) {
 
 // removeFiles removes files of the checkout, without following its links.
 func (w *Workspace) removeFiles(names []string) error {
-	root, err := os.OpenRoot(w.Site())
+	root, err := leftover.Open(w.Site())
 	if err != nil {
 		return fmt.Errorf("open checkout: %w", err)
 	}

@@ -120,8 +120,9 @@ func (w *Workspace) create() error {
 		{filepath.Join(w.dir, "worker"), 0o710},
 		{w.Conversations(), 0o700},
 		{w.Cache(), 0o700},
-		{w.Site(), 0o770},
-		{w.Job(), 0o770},
+		{w.Site(), childMode},
+		{w.Job(), childMode},
+		{w.Downloads(), childMode},
 	} {
 		if err := os.MkdirAll(d.path, d.mode); err != nil {
 			return fmt.Errorf("create workspace: %w", err)

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -51,20 +52,45 @@ func (w *Workspace) git(ctx context.Context, args ...string) (string, error) {
 	return w.gitWith(ctx, nil, args...)
 }
 
+// maxOutput bounds what a git program may say, in bytes. It is far more than the
+// names of all files of a site.
+const maxOutput = 32 << 20
+
 func (w *Workspace) gitWith(ctx context.Context, settings []string, args ...string) (string, error) {
-	if err := w.check(); err != nil {
+	if err := errors.Join(w.check(), w.Intact()); err != nil {
 		return "", err
 	}
-	var stdout bytes.Buffer
+	stdout := output{max: maxOutput}
 	stderr := process.Tail{Max: 4096}
 	all := append([]string{"--git-dir=" + w.gitDir(), "--work-tree=" + w.Site()}, args...)
 	_, err := w.store.config.Runner.Run(ctx, process.Command{
 		Path: w.store.config.Git, Args: all, Dir: filepath.Join(w.dir, "worker"), Env: w.gitEnv(settings), Stdout: &stdout, Stderr: &stderr,
 	})
+	if err == nil && stdout.over {
+		err = errTooMuch
+	}
 	if err != nil && ctx.Err() == nil {
 		err = &gitError{command: args[0], stderr: stderr.String(), err: err}
 	}
-	return stdout.String(), err
+	return stdout.kept.String(), err
+}
+
+// errTooMuch says that git names more files than a site can have.
+var errTooMuch = &Error{Code: "file_too_large", Reason: "too many files were changed to be committed at once"}
+
+// output keeps what is written to it, up to a bound, and takes the rest too.
+type output struct {
+	kept bytes.Buffer // not embedded: it would read by itself, and all there is
+	max  int
+	over bool
+}
+
+// Write implements io.Writer; it never fails.
+func (o *output) Write(p []byte) (int, error) {
+	room := o.max - o.kept.Len()
+	o.over = o.over || len(p) > room
+	o.kept.Write(p[:min(len(p), room)])
+	return len(p), nil
 }
 
 // gitEnv makes git deaf to everything but us: no configuration of system, user
@@ -79,12 +105,22 @@ func (w *Workspace) gitEnv(settings []string) []string {
 		"http.followRedirects", "false",
 		"submodule.recurse", "false",
 		"fetch.recurseSubmodules", "false",
+		"push.recurseSubmodules", "no",
+		"diff.ignoreSubmodules", "all",
 		"gc.auto", "0",
+		// What is larger is streamed, and not held in memory.
+		"core.bigFileThreshold", "16m",
+		"core.packedGitWindowSize", "16m",
+		"core.packedGitLimit", "128m",
+		"core.deltaBaseCacheLimit", "32m",
+		"pack.windowMemory", "32m",
+		"pack.deltaCacheSize", "32m",
+		"pack.threads", "1",
 		"advice.addEmbeddedRepo", "false",
 		"safe.directory", "*",
 	}, settings...)
 	set := []string{
-		"HOME=/nonexistent", "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1",
+		"HOME=/nonexistent", "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_PARAMETERS=", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1",
 		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "GIT_NO_REPLACE_OBJECTS=1", "GIT_LITERAL_PATHSPECS=1",
 		"GIT_ALLOW_PROTOCOL=" + w.scheme(),
 		"GIT_CONFIG_COUNT=" + strconv.Itoa(len(settings)/2),
@@ -211,14 +247,33 @@ func (w *Workspace) remoteError(ctx context.Context, err error) error {
 }
 
 // NoRedirects makes go-git follow no redirect, so that no credential and no
-// request reaches a host that is not allowed. go-git keeps its protocols in a
-// global table; the program calls this once, before it starts.
+// request reaches a host that is not allowed, and read no endless answer. go-git
+// keeps its protocols in a global table; the program calls this once, before it
+// starts.
 func NoRedirects(install func(scheme string, c transport.Transport)) {
 	c := githttp.NewClient(&http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("the remote redirects elsewhere; that is not followed")
 		},
+		Transport: bounded{http.DefaultTransport},
 	})
 	install("https", c)
 	install("http", c)
+}
+
+// bounded is a RoundTripper whose answers end early: go-git keeps the list of a
+// remote's branches in memory.
+type bounded struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := b.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	answer.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(answer.Body, maxOutput), answer.Body}
+	return answer, nil
 }

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"strings"
 
-	git "github.com/go-git/go-git/v5"
-	"github.com/go-git/go-git/v5/config"
-	"github.com/go-git/go-git/v5/plumbing/transport"
+	"github.com/webordinary/claude-code-container/internal/process"
 )
 
 // PushRequest says what to push.
@@ -222,24 +220,21 @@ func refSafe(id string) string {
 	return safe[:min(len(safe), 64)] + "-" + hex.EncodeToString(sum[:5])
 }
 
-// pushRef pushes one branch as it is here.
+// pushRef pushes one branch as it is here. The git program does it: go-git would
+// read all that it pushes into memory, and walk through the trees it belongs to.
 func (w *Workspace) pushRef(ctx context.Context, branch string) error {
-	repo, err := w.repository()
-	if err != nil {
-		return err
-	}
 	ref := headRef(branch).String()
-	remote := git.NewRemote(repo.Storer, &config.RemoteConfig{Name: "remote", URLs: []string{w.url}})
-	err = remote.PushContext(ctx, &git.PushOptions{
-		RemoteName: "remote", RefSpecs: []config.RefSpec{config.RefSpec(ref + ":" + ref)}, Auth: w.auth(),
-	})
+	_, err := w.gitWith(ctx, w.header(), "push", "--quiet", "--no-verify", w.url, ref+":"+ref)
 	switch {
-	case err == nil || errors.Is(err, git.NoErrAlreadyUpToDate):
+	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):
-		return w.remoteError(ctx, err)
+	case errors.Is(err, process.ErrSilence), errors.Is(err, ErrTaken):
+		return err
+	}
+	if denied, ok := errors.AsType[*Error](w.remoteError(ctx, err)); ok && denied.Code == "repo_auth" {
+		return denied
 	}
 	return &Error{Code: "push_failed", Reason: "the branch " + branch + " could not be pushed", Err: err}
 }

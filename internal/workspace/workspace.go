@@ -5,19 +5,21 @@
 //	  worker/            the worker's alone
 //	    git/             bare repository
 //	    conversations/   the agent's conversations at rest
-//	    cache/           of npm
+//	    cache/           what of a build is worth keeping; see internal/build
+//	    untouched        is there until an agent has worked in site/
 //	    owner.json       whose directory this is, and of which repository
 //	    current.json     what the checkout holds
 //	    takeover.json    what was set aside and is still to be looked through
 //	  site/              checkout, node_modules, dist: the children's
 //	  job/               the running job's conversation and temporary files
+//	  cache/             npm's downloads, which it checks against the lock file
 //
-// Children see site/ and job/. The worker runs git only with --git-dir=worker/git
+// Children see site/, job/ and cache/. The worker runs git only with --git-dir=worker/git
 // and --work-tree=site, a configuration of its own, and no hooks; the site/.git
 // that children find is a disposable copy that nothing of ours reads.
 //
-// The git program works on the tree, fetches and merges; go-git lists the
-// remote, writes commits, moves refs and pushes.
+// The git program works on the tree, fetches, merges and pushes; go-git lists the
+// remote, writes commits and moves refs. It reads no file and no tree.
 //
 // All of the directory but commits not yet pushed can be lost.
 package workspace
@@ -34,8 +36,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/webordinary/claude-code-container/internal/leftover"
 	"github.com/webordinary/claude-code-container/internal/process"
 )
+
+// excluded is what is made in a checkout and never committed, in the words of git's
+// info/exclude.
+const excluded = "node_modules/\ndist/\n.astro/\n"
+
+// attributes overrule those of the checkout's own .gitattributes: what git stores is
+// what lies there, byte by byte, whatever the repository asks for.
+const attributes = "* !text !crlf !eol !ident !filter !working-tree-encoding !diff !merge !conflict-marker-size !whitespace\n"
+
+// childMode is that of the directories which children write to.
+const childMode = 0o770
 
 // Config says how workspaces are made. Root and Runner are required.
 type Config struct {
@@ -151,8 +165,12 @@ func (w *Workspace) Conversations() string { return filepath.Join(w.dir, "worker
 // Objects is where the objects of git are that the checkout's own git reads.
 func (w *Workspace) Objects() string { return filepath.Join(w.dir, "worker", "git", "objects") }
 
-// Cache is where npm's packages are kept.
+// Cache is where what is worth keeping of a build is kept, out of the children's
+// reach.
 func (w *Workspace) Cache() string { return filepath.Join(w.dir, "worker", "cache") }
+
+// Downloads is npm's download cache. Children write to it.
+func (w *Workspace) Downloads() string { return filepath.Join(w.dir, "cache") }
 
 // Branch is the thread's branch.
 func (w *Workspace) Branch() string { return w.branch }
@@ -190,7 +208,7 @@ func (s *Store) Open(ctx context.Context, r Request) (*Workspace, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.heal(); err != nil {
+	if err := errors.Join(w.heal(), w.mend()); err != nil {
 		return nil, err
 	}
 	if err := w.refresh(ctx); err != nil {
@@ -228,7 +246,7 @@ func (w *Workspace) heal() error {
 	if err := os.RemoveAll(filepath.Join(w.gitDir(), "hooks")); err != nil {
 		return err
 	}
-	for _, f := range []string{"config.worktree", "info/attributes", "objects/info/alternates"} {
+	for _, f := range []string{"config.worktree", "objects/info/alternates"} {
 		if err := os.RemoveAll(filepath.Join(w.gitDir(), f)); err != nil {
 			return err
 		}
@@ -251,7 +269,10 @@ func (w *Workspace) heal() error {
 	if err := os.MkdirAll(filepath.Join(w.gitDir(), "info"), 0o700); err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(w.gitDir(), "info", "exclude"), []byte("node_modules/\ndist/\n.astro/\n")); err != nil {
+	if err := replaceFile(filepath.Join(w.gitDir(), "info", "exclude"), []byte(excluded)); err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(w.gitDir(), "info", "attributes"), []byte(attributes)); err != nil {
 		return err
 	}
 	return replaceFile(filepath.Join(w.gitDir(), "config"), []byte("[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tfilemode = true\n"))
@@ -262,7 +283,10 @@ func (w *Workspace) EmptyJob() error {
 	if err := w.check(); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(w.Job())
+	if _, err := leftover.Directory(w.Job(), childMode); err != nil {
+		return fmt.Errorf("empty job directory: %w", err)
+	}
+	root, err := leftover.Open(w.Job())
 	if err != nil {
 		return fmt.Errorf("open job directory: %w", err)
 	}
@@ -275,6 +299,38 @@ func (w *Workspace) EmptyJob() error {
 		if err := root.RemoveAll(e.Name()); err != nil {
 			return fmt.Errorf("empty job directory: %w", err)
 		}
+	}
+	return nil
+}
+
+// mend makes directories of what children write to, whatever they put there
+// instead. A checkout that is gone holds nobody's changes.
+func (w *Workspace) mend() error {
+	if err := w.check(); err != nil {
+		return err
+	}
+	replaced, err := leftover.Directory(w.Site(), childMode)
+	if err != nil {
+		return err
+	}
+	if replaced {
+		if err := w.writeState("current.json", current{Switching: true}); err != nil {
+			return err
+		}
+	}
+	_, err = leftover.Directory(w.Downloads(), childMode)
+	return err
+}
+
+// Intact returns an error if the checkout is not the directory that it was, but a
+// link to another for example. It is asked after a child ended.
+func (w *Workspace) Intact() error {
+	info, err := os.Lstat(w.Site())
+	if err == nil && !info.IsDir() {
+		err = leftover.ErrIrregular
+	}
+	if err != nil {
+		return fmt.Errorf("look at the checkout: %w", err)
 	}
 	return nil
 }
