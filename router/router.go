@@ -90,6 +90,9 @@ type Config struct {
 	// Busy is told when a job begins and when none runs any more; nil means
 	// nobody is.
 	Busy func(bool)
+	// CreateProgress publishes progress also where nobody made a queue for it;
+	// publishing is to create it then.
+	CreateProgress bool
 	// Metrics takes a line per message; nil means none are written.
 	Metrics io.Writer
 	// Redact removes secrets from what is logged; nil means nothing is.
