@@ -64,7 +64,7 @@ func (p *progress) begin(ctx context.Context, command protocol.InputMessage) (en
 	r := &run{
 		p: p, command: command, wake: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{}),
 		log: func(level slog.Level, what string, attrs ...slog.Attr) {
-			p.t.r.config.Log.LogAttrs(ctx, level, what, attrs...)
+			p.t.r.config.Log.LogAttrs(ctx, level, what, attrs...) //nolint:sloglint // each caller gives a constant
 		},
 	}
 	p.mu.Lock()

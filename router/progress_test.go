@@ -228,6 +228,7 @@ func TestProgressDoesNotHoldUp(t *testing.T) {
 		end = f.begin("c-1")
 		f.step("agent")
 		end()
+		synctest.Wait()
 		if d := cmp.Diff([]string{"agent"}, steps(f.got[max(0, len(f.got)-1):])); d != "" {
 			t.Error(d, f.lines())
 		}

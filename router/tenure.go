@@ -46,7 +46,7 @@ func (r *Router) open(ctx context.Context, p protocol.Pair, l *claim.Lease) erro
 	instruction := r.config.Instruction
 	instruction.Pair, instruction.Lease, instruction.Names = p, l, r.config.Names
 	t.progress = &progress{t: t}
-	instruction.Step = t.told
+	instruction.Step, instruction.Took, instruction.Concluded = t.told, r.took, r.concluded
 	t.instruction = &instruction
 	if l.Unclean() {
 		if err := instruction.TakeOver(ctx); err != nil {

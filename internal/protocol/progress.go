@@ -33,8 +33,9 @@ type Progress struct {
 	FilesTotal int      `json:"filesTotal"` // of these, and those left out
 
 	Timestamp int64 `json:"timestamp"` // Unix time in ms
-	// Sequence begins at 1 and grows by one. A worker that goes on with another's
-	// command begins anew: the timestamp comes first.
+	// Sequence begins at 1 and grows by one; a gap means that events were lost. A
+	// worker that goes on with another's command begins anew: the timestamp comes
+	// first.
 	Sequence int64 `json:"sequence"`
 }
 
