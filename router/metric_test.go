@@ -74,7 +74,7 @@ func TestTakeoverAndLossAreMeasured(t *testing.T) {
 func TestOrphansAreMeasured(t *testing.T) {
 	got := measure(t, func(c *router.Config) { c.IdleTimeout = time.Hour }, func(p *platform) {
 		p.publish(p.t, unclaimed, request("bakery"))
-		p.dies(p.t, "amelia#scott")
+		p.dies(p.t, "florist#scott")
 		<-time.After(2 * time.Minute)
 	})
 	if metrictest.Sum(got, metric.Orphans) == 0 {

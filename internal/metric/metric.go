@@ -162,7 +162,7 @@ func (l *Log) Write(ctx context.Context, dimensions []slog.Attr, values ...Value
 // add puts a metric beside those with the same dimensions.
 func (b *block) add(m Metric) {
 	same := func(d directive) bool {
-		return slices.EqualFunc(d.Dimensions, m.Dimensions, func(a, b []string) bool { return slices.Equal(a, b) })
+		return slices.EqualFunc(d.Dimensions, m.Dimensions, slices.Equal)
 	}
 	i := slices.IndexFunc(b.CloudWatchMetrics, same)
 	if i < 0 {
