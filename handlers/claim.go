@@ -35,7 +35,7 @@ type Claim struct {
 	Open func(ctx context.Context, p protocol.Pair, l *claim.Lease) error
 	// Claimed is told of each project that was taken, how long that took, and
 	// whether its owner was dead; nil means nobody is.
-	Claimed func(ctx context.Context, took time.Duration, unclean bool)
+	Claimed func(ctx context.Context, p protocol.Pair, took time.Duration, unclean bool)
 }
 
 // Handle meets a claim request. Once it returns nil, the work that came with the
@@ -90,7 +90,7 @@ func (h *Claim) take(ctx context.Context, p protocol.Pair) (bool, error) {
 		return false, errors.Join(err, lease.Release(ctx))
 	}
 	if h.Claimed != nil {
-		h.Claimed(ctx, time.Since(began), lease.Unclean())
+		h.Claimed(ctx, p, time.Since(began), lease.Unclean())
 	}
 	return true, nil
 }

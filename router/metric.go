@@ -8,6 +8,7 @@ import (
 	"github.com/webordinary/claude-code-container/handlers"
 	"github.com/webordinary/claude-code-container/internal/metric"
 	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/middleware"
 )
 
 // took measures a step.
@@ -16,7 +17,8 @@ func (r *Router) took(ctx context.Context, step string, d time.Duration) {
 }
 
 // claimed measures a project that was taken.
-func (r *Router) claimed(ctx context.Context, took time.Duration, unclean bool) {
+func (r *Router) claimed(ctx context.Context, p protocol.Pair, took time.Duration, unclean bool) {
+	ctx = middleware.WithLogAttrs(ctx, slog.String("project_id", p.ProjectID), slog.String("user_id", p.UserID), slog.String("project_key", p.Key()))
 	r.took(ctx, handlers.StepClaimed, took)
 	if unclean {
 		r.count(ctx, metric.Takeovers, 1)
