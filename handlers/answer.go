@@ -53,6 +53,7 @@ func (j *job) finish(ctx context.Context) (protocol.Answer, error) {
 	if err := j.h.save(ctx, &j.entry); err != nil {
 		return protocol.Answer{}, j.h.internal(ctx, err)
 	}
+	j.concludeLocked(ctx)
 	return a, nil
 }
 
@@ -103,7 +104,7 @@ func (j *job) failed(ctx context.Context, err error) error {
 	if serr := j.save(ctx); serr != nil {
 		j.h.log().WarnContext(ctx, "attempt not recorded", slog.Any("error", serr))
 	}
-	j.h.log().WarnContext(ctx, "attempt failed", slog.String("command_id", j.in.CommandID),
+	j.h.log().WarnContext(ctx, "attempt failed",
 		slog.Int("try", j.entry.Tries), slog.String("error_code", string(f.Code)), slog.Any("error", err))
 	return &f
 }

@@ -33,6 +33,9 @@ type Claim struct {
 	// Open begins to work on a claimed project. It must not wait for that
 	// work. If it fails, the lease is given up.
 	Open func(ctx context.Context, p protocol.Pair, l *claim.Lease) error
+	// Claimed is told of each project that was taken, how long that took, and
+	// whether its owner was dead; nil means nobody is.
+	Claimed func(ctx context.Context, p protocol.Pair, took time.Duration, unclean bool)
 }
 
 // Handle meets a claim request. Once it returns nil, the work that came with the
@@ -72,6 +75,7 @@ func (h *Claim) take(ctx context.Context, p protocol.Pair) (bool, error) {
 	if !h.Reserve() {
 		return false, h.Claims.Free(ctx, p.Key())
 	}
+	began := time.Now()
 	lease, err := h.Claims.Acquire(ctx, p.Key())
 	if err != nil {
 		h.Unreserve()
@@ -84,6 +88,9 @@ func (h *Claim) take(ctx context.Context, p protocol.Pair) (bool, error) {
 			return false, err
 		}
 		return false, errors.Join(err, lease.Release(ctx))
+	}
+	if h.Claimed != nil {
+		h.Claimed(ctx, p, time.Since(began), lease.Unclean())
 	}
 	return true, nil
 }

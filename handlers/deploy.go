@@ -72,8 +72,8 @@ func (j *job) deployAndPush(ctx context.Context) error {
 	var pushErr error
 	var wg sync.WaitGroup
 	defer wg.Wait() // also when a deploy panics
-	wg.Go(func() { pushErr = j.push(ctx) })
-	deployErr := j.deploy(ctx)
+	wg.Go(func() { pushErr = j.measure(ctx, "push", j.push) })
+	deployErr := j.measure(ctx, "deploy", j.deploy)
 	wg.Wait()
 	return errors.Join(deployErr, pushErr)
 }

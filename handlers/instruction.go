@@ -26,12 +26,17 @@ type Agent interface {
 	Run(ctx context.Context, r agent.Request) (agent.Result, error)
 }
 
-// Step is told when a step of a command begins.
+// Step is told when a step of a command begins, and, while the agent works, at each
+// use of a tool.
 type Step struct {
 	Pair      protocol.Pair
 	CommandID string
 	Name      string // workspace, agent, commit, build, deploy, push, or one of the router's
+	Tool      string // that the agent uses; empty when a step begins
 	Text      string // one line for a person; empty if it is of no interest to one
+	// Files are what the tool changes, or, behind the commit, what that holds;
+	// relative to the checkout.
+	Files []string
 }
 
 // The steps that the router tells.
@@ -40,6 +45,9 @@ const (
 	StepDone     = "done"    // a run of the command has ended, whatever it brought
 	StepReleased = "release" // the project is not ours any more
 )
+
+// StepWait is the time from sending a command to its first run.
+const StepWait = "queue_wait"
 
 // Instruction carries out the commands of one project and user under one claim.
 // It is asked for one command at a time.
@@ -68,9 +76,16 @@ type Instruction struct {
 	// Redact removes secrets from what the answer says; nil means nothing
 	// is removed.
 	Redact func(string) string
-	// Step is told of each step; nil means nobody is.
+	// Step is told of each step; it must not block. Nil means nobody is.
 	Step func(Step)
-	Log  *slog.Logger // nil means none
+	// Took is told how long each step took that is over, whatever came of it;
+	// and the time a command waited in its queue, as StepWait. Nil means
+	// nobody is.
+	Took func(ctx context.Context, step string, d time.Duration)
+	// Concluded is told of each answer that is journalled, before it is
+	// published; nil means nobody is.
+	Concluded func(ctx context.Context, in protocol.InputMessage, out protocol.OutputMessage)
+	Log       *slog.Logger // nil means none
 }
 
 const (
@@ -165,6 +180,9 @@ func (h *Instruction) open(ctx context.Context, in protocol.InputMessage) (*job,
 			ProjectKey: h.Lease.Key(), CommandID: h.entryID(in), ThreadID: in.ThreadID,
 			Digest: digest, Sent: in.Delivery.Sent, Attempt: 1,
 		}
+		if !in.Delivery.Sent.IsZero() {
+			h.took(ctx, StepWait, h.now().Sub(in.Delivery.Sent))
+		}
 	case e.Digest != digest:
 		return nil, protocol.Answer{}, reused(&e, digest)
 	case e.Has(journal.Finished) && slices.Contains(e.Seen, in.Delivery.MessageID):
@@ -234,8 +252,12 @@ func (h *Instruction) Fail(ctx context.Context, in protocol.InputMessage, cause 
 		return protocol.Answer{}, err
 	}
 	j.out.ErrorCode, j.out.Error = f.Code, f.Reason
-	if f.Code == protocol.CommandIDReused {
-		return j.encode(ctx) // the entry stays that of the first content
+	if f.Code == protocol.CommandIDReused { // the entry stays that of the first content
+		a, err := j.encode(ctx)
+		if err == nil {
+			j.conclude(ctx)
+		}
+		return a, err
 	}
 	j.entry.Add(journal.DeadLettered)
 	return j.finish(ctx)
@@ -321,8 +343,8 @@ func (h *Instruction) log() *slog.Logger {
 	return h.Log
 }
 
-func (h *Instruction) tell(in protocol.InputMessage, name, text string) {
-	if h.Step != nil {
-		h.Step(Step{Pair: in.Pair(), CommandID: in.CommandID, Name: name, Text: text})
+func (h *Instruction) took(ctx context.Context, step string, d time.Duration) {
+	if h.Took != nil {
+		h.Took(ctx, step, max(d, 0)) // clocks of two machines differ
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/webordinary/claude-code-container/internal/agent"
 	"github.com/webordinary/claude-code-container/internal/build"
@@ -32,10 +33,11 @@ type job struct {
 	entry  journal.Entry
 	out    protocol.OutputMessage // the answer as far as it is known
 	closed bool                   // an interruption comes too late, or has come
+	began  map[string]time.Time   // the steps that were told
 }
 
 func newJob(h *Instruction, in protocol.InputMessage, e journal.Entry) (*job, error) {
-	j := &job{h: h, in: in, entry: e, out: protocol.NewOutput(in)}
+	j := &job{h: h, in: in, entry: e, out: protocol.NewOutput(in), began: map[string]time.Time{}}
 	if len(e.Draft) > 0 {
 		if err := json.Unmarshal(e.Draft, &j.out); err != nil {
 			return nil, fmt.Errorf("read the draft of the answer: %w", err)
@@ -83,16 +85,16 @@ func (j *job) handle(ctx context.Context) (protocol.Answer, error) {
 // steps is the whole of a command. Each step is recorded before the next one
 // begins, and skipped if a former run recorded it.
 func (j *job) steps(ctx context.Context) error {
-	if err := j.openWorkspace(ctx); err != nil {
+	if err := j.measure(ctx, "workspace", j.openWorkspace); err != nil {
 		return err
 	}
-	if err := j.runAgent(ctx); err != nil {
+	if err := j.measure(ctx, "agent", j.runAgent); err != nil {
 		return err
 	}
-	if err := j.commit(ctx); err != nil {
+	if err := j.measure(ctx, "commit", j.commit); err != nil {
 		return err
 	}
-	if err := j.build(ctx); err != nil {
+	if err := j.measure(ctx, "build", j.build); err != nil {
 		return err
 	}
 	return j.deployAndPush(ctx)
@@ -201,7 +203,7 @@ func (j *job) runAgent(ctx context.Context) error {
 	r := agent.Request{
 		ProjectID: j.in.ProjectID, UserID: j.in.UserID, ThreadID: j.in.ThreadID, Instruction: j.in.Instruction,
 		Site: j.ws.Site(), Job: j.ws.Job(), Conversations: j.ws.Conversations(), Read: []string{j.ws.Objects()}, Spent: j.spent(),
-		History: j.ws.History,
+		History: j.ws.History, Progress: j.tellTool,
 	}
 	if j.entry.Began {
 		r.Notes = append(r.Notes, noteRerun)
@@ -222,7 +224,7 @@ func (j *job) runAgent(ctx context.Context) error {
 		j.out.Summary = result.Summary
 	}
 	for _, d := range result.Denials {
-		j.h.log().WarnContext(ctx, "agent was denied a tool", slog.String("command_id", j.in.CommandID), slog.String("tool", d))
+		j.h.log().WarnContext(ctx, "agent was denied a tool", slog.String("tool", d))
 	}
 	return j.record(ctx, journal.Agent)
 }
@@ -312,5 +314,3 @@ func (j *job) forgetDist() error {
 	}
 	return nil
 }
-
-func (j *job) tell(name, text string) { j.h.tell(j.in, name, text) }

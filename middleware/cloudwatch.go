@@ -80,10 +80,14 @@ type CloudWatch struct {
 	// Namespace of the metrics: at most 255 of A-Z a-z 0-9 . - _ / # and :;
 	// empty means "Watermill".
 	Namespace string
+	// Handler names the handler in a line, and so in the dimensions; nil means by
+	// the Router's name. Handlers that come and go want one name for all of a kind:
+	// CloudWatch keeps, and bills, each name as metrics of its own.
+	Handler func(*message.Message) string
 	// Attrs gives further members for a message's line, such as its ids. It is
 	// called before the handler. Strings are made printable and cut at 256
 	// bytes; one that has no name, or that of a member before it, is left out.
-	// nil means none.
+	// LogHandler gives them to all lines about the message. nil means none.
 	Attrs func(*message.Message) []slog.Attr
 	// Redact removes secrets from the text of an error; nil means it stays as
 	// it is.
@@ -101,6 +105,8 @@ func (c CloudWatch) Middleware(h message.HandlerFunc) message.HandlerFunc {
 		defer msg.SetContext(outer)
 		rec := keepRecord(msg)
 		attrs := c.attrs(msg)
+		handler := c.Handler(msg)
+		msg.SetContext(WithLogAttrs(msg.Context(), attrs...))
 		began := c.Now()
 		err = errNoReturn
 		defer func() { // also when the handler panics, which goes on to the Router
@@ -113,6 +119,7 @@ func (c CloudWatch) Middleware(h message.HandlerFunc) message.HandlerFunc {
 			line.AddAttrs(
 				slog.Float64("duration", float64(now.Sub(began).Microseconds())/1000),
 				slog.Int("produced", published),
+				slog.String("handler", dimension(handler)),
 			)
 			c.describe(outer, &line, rec, err)
 			line.AddAttrs(attrs...)
@@ -128,6 +135,9 @@ func (c CloudWatch) withDefaults() CloudWatch {
 		c.Writer = os.Stdout
 	}
 	c.Namespace = cmp.Or(c.Namespace, "Watermill")
+	if c.Handler == nil {
+		c.Handler = func(msg *message.Message) string { return message.HandlerNameFromCtx(msg.Context()) }
+	}
 	if c.Attrs == nil {
 		c.Attrs = func(*message.Message) []slog.Attr { return nil }
 	}
@@ -150,7 +160,6 @@ func (c CloudWatch) describe(ctx context.Context, line *slog.Record, rec *record
 		line.Level = slog.LevelError
 	}
 	line.AddAttrs(
-		slog.String("handler", dimension(message.HandlerNameFromCtx(ctx))),
 		slog.String("topic", printable(message.SubscribeTopicFromCtx(ctx), maxID)),
 		slog.String("message_id", printable(rec.msg.UUID, maxID)),
 		slog.String("outcome", outcome),

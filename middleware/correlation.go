@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"log/slog"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -16,7 +17,7 @@ const maxID = 256
 // CorrelationID gives everything that follows from a message one id: the one the
 // message came with, else one from ID, else a new UUID. It is in the context of
 // the handler, on every produced message that has none of its own, in the line of
-// CloudWatch and on what PoisonQueue publishes.
+// CloudWatch, in all that LogHandler writes of it and on what PoisonQueue publishes.
 //
 // An id is never empty, has at most 256 bytes, and control characters in it are
 // replaced: ids come from outside and go into logs and message attributes. The
@@ -42,7 +43,7 @@ func (c CorrelationID) Middleware(h message.HandlerFunc) message.HandlerFunc {
 		id := c.id(msg)
 		recordOf(msg).correlationID = id
 		outer := msg.Context()
-		msg.SetContext(context.WithValue(outer, correlationKey{}, id))
+		msg.SetContext(WithLogAttrs(context.WithValue(outer, correlationKey{}, id), slog.String("correlation_id", id)))
 		defer msg.SetContext(outer)
 		produced, err := h(msg)
 		for _, p := range produced {

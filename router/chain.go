@@ -4,24 +4,26 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/webordinary/claude-code-container/handlers"
+	"github.com/webordinary/claude-code-container/internal/metric"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/middleware"
 )
-
-const metricsNamespace = "WebOrdinary"
 
 // addMiddleware sets the chain, outermost first.
 func (r *Router) addMiddleware() {
 	retry := r.config.Retry
 	retry.Attempts = defaultTo(r.config.Instruction.MaxAttempts, 3)
 	r.router.AddMiddleware(
-		middleware.CloudWatch{Writer: r.config.Metrics, Namespace: metricsNamespace, Attrs: ids, Redact: r.config.Redact}.Middleware,
+		middleware.CloudWatch{
+			Writer: r.config.Metrics, Namespace: metric.Namespace, Handler: kindOf, Attrs: ids, Redact: r.config.Redact,
+		}.Middleware,
 		middleware.CorrelationID{ID: commandID}.Middleware,
-		middleware.PoisonQueue{Topic: r.deadLetters, Publisher: r.config.Queues, Then: giveUp}.Middleware,
+		middleware.PoisonQueue{Topic: r.deadLetters, Publisher: r.config.Queues, Then: r.giveUp}.Middleware,
 		answerInterrupted,
 		retry.Middleware,
 		middleware.Recoverer{}.Middleware,
@@ -56,7 +58,8 @@ func (r *Router) deadLetters(msg *message.Message) string {
 }
 
 // giveUp answers a command whose message is in a dead-letter queue.
-func giveUp(msg *message.Message, err error) ([]*message.Message, error) {
+func (r *Router) giveUp(msg *message.Message, err error) ([]*message.Message, error) {
+	r.count(msg.Context(), metric.DeadLetters, 1)
 	in, h := receivedOf(msg.Context()), instructionOf(msg.Context())
 	if in.command == nil || h == nil {
 		return nil, nil
@@ -88,6 +91,12 @@ func commandID(msg *message.Message) string {
 	return ""
 }
 
+// kindOf names a handler: those of projects come and go, each with a number.
+func kindOf(msg *message.Message) string {
+	kind, _, _ := strings.Cut(message.HandlerNameFromCtx(msg.Context()), "-")
+	return kind
+}
+
 // ids are what every line about a message has.
 func ids(msg *message.Message) []slog.Attr {
 	attrs := []slog.Attr{slog.Int("receives", protocol.DeliveryOf(msg.Context()).Receives)}
@@ -98,5 +107,5 @@ func ids(msg *message.Message) []slog.Attr {
 	c := in.command
 	return append(attrs,
 		slog.String("command_id", c.CommandID), slog.String("session_id", c.SessionID), slog.String("thread_id", c.ThreadID),
-		slog.String("project_id", c.ProjectID), slog.String("user_id", c.UserID))
+		slog.String("project_id", c.ProjectID), slog.String("user_id", c.UserID), slog.String("project_key", c.Pair().Key()))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/webordinary/claude-code-container/handlers"
 	"github.com/webordinary/claude-code-container/internal/claim"
+	"github.com/webordinary/claude-code-container/internal/metric"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 )
 
@@ -140,6 +141,7 @@ func (t *tenure) announce(ctx context.Context, p protocol.Pair, delay time.Durat
 // lose ends a tenure whose lease ran out. What it held is somebody else's.
 func (t *tenure) lose() {
 	t.lane.Cancel(claim.ErrLeaseLost)
+	t.r.count(t.r.last, metric.LeaseLosses, 1)
 	t.close(t.r.last)
 	t.lease.Abandon()
 	t.warn("project lost", claim.ErrLeaseLost)

@@ -25,6 +25,7 @@ import (
 
 	"github.com/webordinary/claude-code-container/handlers"
 	"github.com/webordinary/claude-code-container/internal/claim"
+	"github.com/webordinary/claude-code-container/internal/metric"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/middleware"
 )
@@ -90,7 +91,11 @@ type Config struct {
 	// Busy is told when a job begins and when none runs any more; nil means
 	// nobody is.
 	Busy func(bool)
-	// Metrics takes a line per message; nil means none are written.
+	// CreateProgress publishes progress also where nobody made a queue for it;
+	// publishing is to create it then.
+	CreateProgress bool
+	// Metrics takes what is measured, a line of JSON in each Write; nil means
+	// nothing is written.
 	Metrics io.Writer
 	// Redact removes secrets from what is logged; nil means nothing is.
 	Redact func(string) string
@@ -104,6 +109,7 @@ type Router struct {
 	claim     *handlers.Claim
 	unclaimed message.Subscriber
 	gate      *gate
+	metrics   *metric.Log
 	jobs      atomic.Int32 // running
 
 	stopping chan struct{}   // closed when the worker is leaving
@@ -139,10 +145,13 @@ func New(c Config) (*Router, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make router: %w", err)
 	}
-	r := &Router{config: c, router: wm, stopping: make(chan struct{}), gate: newGate(c.MaxClaims)}
+	r := &Router{
+		config: c, router: wm, stopping: make(chan struct{}), gate: newGate(c.MaxClaims),
+		metrics: metric.New(middleware.LogHandler(slog.NewJSONHandler(c.Metrics, nil)), nil),
+	}
 	r.claim = &handlers.Claim{
 		Claims: c.Claims, Names: c.Names, Queues: r,
-		Reserve: r.gate.reserve, Unreserve: r.gate.unreserve, Open: r.open,
+		Reserve: r.gate.reserve, Unreserve: r.gate.unreserve, Open: r.open, Claimed: r.claimed,
 	}
 	r.addMiddleware()
 	r.unclaimed = c.Queues.Subscriber(r.gate.wait, nil)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/webordinary/claude-code-container/handlers"
+	"github.com/webordinary/claude-code-container/internal/metric"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 )
 
@@ -63,7 +64,7 @@ func (r *Router) sweepOnce(ctx context.Context) {
 			left++
 		}
 	}
-	r.gauge(ctx, "orphans", left)
+	r.metrics.Write(ctx, nil, metric.Value{Name: metric.Sweeps, Value: 1}, metric.Value{Name: metric.Orphans, Value: float64(left)})
 }
 
 func (r *Router) freeBucket(ctx context.Context, key string) {
@@ -74,19 +75,4 @@ func (r *Router) freeBucket(ctx context.Context, key string) {
 	if err != nil {
 		r.config.Log.InfoContext(ctx, "dead worker's turn not ended", slog.String("bucket_key", key), slog.Any("error", err))
 	}
-}
-
-// gauge writes a number as a line in CloudWatch's Embedded Metric Format.
-func (r *Router) gauge(ctx context.Context, name string, value int) {
-	now := time.Now()
-	line := slog.NewRecord(now, slog.LevelInfo, "gauge", 0)
-	line.AddAttrs(slog.Int(name, value), slog.Any("_aws", map[string]any{ //nolint:sloglint // the format's name
-		"Timestamp": now.UnixMilli(),
-		"CloudWatchMetrics": []any{map[string]any{
-			"Namespace": metricsNamespace, "Dimensions": [][]string{{}},
-			"Metrics": []any{map[string]string{"Name": name, "Unit": "Count"}},
-		}},
-	}))
-	// A line that cannot be written is lost: the next one tells again.
-	_ = slog.NewJSONHandler(r.config.Metrics, nil).Handle(ctx, line)
 }

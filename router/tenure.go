@@ -27,6 +27,7 @@ type tenure struct {
 	instruction *handlers.Instruction
 	handler     *message.Handler
 	interrupts  *interrupts // nil if there is no such queue
+	progress    *progress
 	// unsure is set when a message may be invisible that nobody works on.
 	unsure atomic.Bool
 	// cut ends what the tenure still does when the worker leaves and has
@@ -44,6 +45,8 @@ func (r *Router) open(ctx context.Context, p protocol.Pair, l *claim.Lease) erro
 	t.unsure.Store(l.Unclean())
 	instruction := r.config.Instruction
 	instruction.Pair, instruction.Lease, instruction.Names = p, l, r.config.Names
+	t.progress = &progress{t: t}
+	instruction.Step, instruction.Took, instruction.Concluded = t.told, r.took, r.concluded
 	t.instruction = &instruction
 	if l.Unclean() {
 		if err := instruction.TakeOver(ctx); err != nil {
@@ -107,11 +110,18 @@ func (t *tenure) subscribe(interrupted bool) error {
 	return nil
 }
 
+// tell tells a step of the tenure's own.
 func (t *tenure) tell(s handlers.Step) {
-	if t.instruction.Step != nil {
-		s.Pair = t.pair
-		t.instruction.Step(s)
+	s.Pair = t.pair
+	t.told(s)
+}
+
+// told passes a step on.
+func (t *tenure) told(s handlers.Step) {
+	if t.r.config.Instruction.Step != nil {
+		t.r.config.Instruction.Step(s)
 	}
+	t.progress.tell(s)
 }
 
 type handBackError struct{ error }
@@ -195,6 +205,7 @@ func (t *tenure) handle(msg *message.Message) ([]*message.Message, error) {
 	defer t.tell(handlers.Step{Name: handlers.StepDone, CommandID: in.command.CommandID})
 	t.r.busy(1)
 	defer t.r.busy(-1)
+	defer t.progress.begin(msg.Context(), *in.command)()
 	answer, err := t.instruction.Handle(withCorrelation(msg.Context()), *in.command)
 	return produce(msg, answer), classify(err, t.r.config.RetryPause)
 }

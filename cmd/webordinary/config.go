@@ -21,6 +21,7 @@ import (
 
 	"github.com/webordinary/claude-code-container/internal/gateway"
 	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/middleware"
 	"github.com/webordinary/claude-code-container/router"
 )
 
@@ -380,7 +381,8 @@ func describeConfig() string {
 	return b.String()
 }
 
-// logger writes to w, without the secrets we know.
+// logger writes to w, with the ids of the message that a line is about, and without
+// the secrets we know.
 func (c *config) logger(w io.Writer) *slog.Logger {
 	redact := c.redact()
 	o := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -396,7 +398,7 @@ func (c *config) logger(w io.Writer) *slog.Logger {
 		return a
 	}}
 	if c.LogFormat == "text" {
-		return slog.New(slog.NewTextHandler(w, o))
+		return slog.New(middleware.LogHandler(slog.NewTextHandler(w, o)))
 	}
-	return slog.New(slog.NewJSONHandler(w, o))
+	return slog.New(middleware.LogHandler(slog.NewJSONHandler(w, o)))
 }

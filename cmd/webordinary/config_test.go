@@ -313,7 +313,7 @@ func TestEnvLocalThatCannotBeRead(t *testing.T) {
 
 func TestMissingClaude(t *testing.T) {
 	c := mustLoad(t, "", "CLAUDE_PATH=/no/such/claude", "ANTHROPIC_API_KEY="+secretKey)
-	_, err := c.newAgent(t.Context(), nil, nil, nil, slog.New(slog.DiscardHandler))
+	_, err := c.newAgent(t.Context(), nil, nil, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), `CLAUDE_PATH is "/no/such/claude", and there is no such program`) || strings.Contains(err.Error(), secretKey) {
 		t.Errorf("the error is %v", err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/webordinary/claude-code-container/handlers"
 	"github.com/webordinary/claude-code-container/internal/claim"
 	"github.com/webordinary/claude-code-container/internal/deploy"
 	"github.com/webordinary/claude-code-container/internal/journal"
@@ -186,13 +187,13 @@ func (d *demo) newRouter(ctx context.Context, metrics io.Writer) (*router.Router
 	if err != nil {
 		return nil, err
 	}
-	instruction, err := d.config.newInstruction(ctx, d.sys.environ, filepath.Join(d.dir, "workspace"), d.tell, d.log)
+	instruction, err := d.config.newInstruction(ctx, d.sys.environ, filepath.Join(d.dir, "workspace"), d.log)
 	if err != nil {
 		return nil, err
 	}
 	instruction.Journal = &journal.Journal{Store: store, Wrote: faults(d.sys.environ)}
 	instruction.Rules.AllowFile = true
-	instruction.Bucket = d.bucket
+	instruction.Step, instruction.Bucket = d.step, d.bucket
 	return router.New(router.Config{
 		Unclaimed: unclaimed, Queues: d.queues, Names: d.names, Instruction: *instruction,
 		Claims: &claim.Claims{
@@ -337,7 +338,14 @@ func (d *demo) show(w io.Writer, format string, args ...any) {
 	fmt.Fprintf(w, format, args...) //nolint:errcheck // nobody reads: there is nobody to tell
 }
 
-// tell shows a step, one line each.
+// step shows what is done.
+func (d *demo) step(s handlers.Step) {
+	if s.Text != "" || s.Tool != "" {
+		d.tell(s.Name, strings.TrimSpace(s.Tool+" "+s.Text))
+	}
+}
+
+// tell shows a line of a few words.
 func (d *demo) tell(name, text string) {
 	line := strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {

@@ -54,9 +54,9 @@ func newHeartbeat(path string, limit func(step string) time.Duration, log *slog.
 	return &heartbeat{path: path, limit: limit, log: log, claims: map[string]claimPulse{}}
 }
 
-// Step notes what is told of a claim.
+// Step notes what is told of a claim. What the agent does is a part of its step.
 func (h *heartbeat) Step(s handlers.Step) {
-	if s.Pair == (protocol.Pair{}) {
+	if s.Pair == (protocol.Pair{}) || s.Tool != "" {
 		return
 	}
 	key := s.Pair.Key()

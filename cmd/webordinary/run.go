@@ -138,12 +138,12 @@ func (w *worker) router(ctx context.Context) (*router.Router, error) {
 		return nil, err
 	}
 	w.log = w.log.With(slog.String("container_id", id))
-	instruction, err := w.config.newInstruction(ctx, w.sys.environ, w.config.workspaces(), w.tellTool, w.log)
+	instruction, err := w.config.newInstruction(ctx, w.sys.environ, w.config.workspaces(), w.log)
 	if err != nil {
 		return nil, err
 	}
 	instruction.Journal = &journal.Journal{Store: w.tables.Journal(), Wrote: faults(w.sys.environ)}
-	instruction.Step, instruction.Bucket = w.tell, w.bucket
+	instruction.Step, instruction.Bucket = func(s handlers.Step) { w.pulse.Step(s) }, w.bucket
 	c := w.config
 	if w.protection, err = task.NewProtection(w.sys.environ, task.Options{Log: w.log}); err != nil {
 		return nil, err
@@ -155,7 +155,7 @@ func (w *worker) router(ctx context.Context) (*router.Router, error) {
 			Table: w.tables.Claims(), ContainerID: id, Duration: c.LeaseDuration, Renewal: c.LeaseRenewal, Now: boottime(), Log: w.log,
 		},
 		MaxClaims: c.MaxClaims, IdleTimeout: c.IdleTimeout, Poll: c.poll(), Visibility: c.Visibility, SweepInterval: c.SweepInterval,
-		Policy: router.Policy(c.InterruptPolicy), ShutdownGrace: c.ShutdownGrace, Busy: w.protection.Busy,
+		Policy: router.Policy(c.InterruptPolicy), ShutdownGrace: c.ShutdownGrace, Busy: w.protection.Busy, CreateProgress: c.CreateResources,
 		Drop: queue.Drop, HandBack: queue.HandBack, Metrics: w.metrics(), Redact: c.redact(), Log: w.log,
 	})
 }
@@ -191,17 +191,6 @@ func (w *worker) metrics() io.Writer {
 // missing is created when it is first looked at.
 func (w *worker) bucket(name string) (deploy.Bucket, error) {
 	return bucket.Open(w.s3, name, bucket.Options{Create: w.config.CreateResources}), nil
-}
-
-// tell logs a step, and notes it for health.
-func (w *worker) tell(s handlers.Step) {
-	w.pulse.Step(s)
-	w.log.Info("step", slog.String("step", s.Name), slog.String("command_id", s.CommandID), slog.String("text", s.Text))
-}
-
-// tellTool logs what the agent does, for those who look for details.
-func (w *worker) tellTool(name, text string) {
-	w.log.Debug("step", slog.String("step", name), slog.String("text", text))
 }
 
 // deadLetters is the queue that SQS itself moves a message to after three receives.

@@ -20,7 +20,7 @@ import (
 
 // newInstruction wires what every form of the worker has in common. The journal
 // and the bucket are the caller's.
-func (c *config) newInstruction(ctx context.Context, environ []string, workspaces string, tell func(name, text string), log *slog.Logger) (*handlers.Instruction, error) {
+func (c *config) newInstruction(ctx context.Context, environ []string, workspaces string, log *slog.Logger) (*handlers.Instruction, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program, which supervises its children: %w", err)
@@ -36,7 +36,7 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 	}
 	log.InfoContext(ctx, "wall around agent and npm", slog.String("wall", string(runner.Wall)), slog.String("leaves_open", runner.Wall.Leaves()))
 	runner.Read = c.readable(childEnv, workspaces)
-	a, err := c.newAgent(ctx, runner, childEnv, tell, log)
+	a, err := c.newAgent(ctx, runner, childEnv, log)
 	if err != nil {
 		return nil, err
 	}
@@ -53,18 +53,13 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 		MaxAttempts: c.MaxAttempts,
 		AssetGrace:  c.AssetGrace,
 		Redact:      c.redact(),
-		Step: func(s handlers.Step) {
-			if s.Text != "" {
-				tell(s.Name, s.Text)
-			}
-		},
-		Log: log,
+		Log:         log,
 	}, nil
 }
 
 // newAgent returns the agent that is configured. A missing program is found now,
 // not when a user waits.
-func (c *config) newAgent(ctx context.Context, runner *process.Runner, childEnv []string, tell func(name, text string), log *slog.Logger) (handlers.Agent, error) {
+func (c *config) newAgent(ctx context.Context, runner *process.Runner, childEnv []string, log *slog.Logger) (handlers.Agent, error) {
 	if c.Agent == "command" {
 		path, err := exec.LookPath(c.agentWords[0])
 		if err == nil {
@@ -88,7 +83,6 @@ func (c *config) newAgent(ctx context.Context, runner *process.Runner, childEnv 
 	return &agent.Claude{
 		Path: path, Runner: runner, Env: childEnv, ModelID: c.AnthropicModel, MaxTurns: c.MaxTurns, MaxCostUSD: c.MaxCost, MaxTokens: c.MaxTokens,
 		Timeout: c.AgentTimeout, Idle: c.AgentIdle, Log: log, Model: model,
-		Progress: func(e agent.Event) { tell("agent", e.Tool+" "+e.Detail) },
 	}, nil
 }
 

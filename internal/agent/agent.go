@@ -48,10 +48,13 @@ type Request struct {
 	// nobody knows. The command agent is not told.
 	History func(ctx context.Context) ([]string, error)
 	Spent   Spent // zero for a command's first run
+	// Progress is told of each use of a tool; it must not block. Nil means
+	// nobody listens. The command agent tells nothing.
+	Progress func(Event)
 
-	Site          string // the checkout: where the agent works
-	Job           string // a directory for this job, writable to the agent
-	Conversations string // where conversations lie at rest, out of the agent's reach
+	Site          string   // the checkout: where the agent works
+	Job           string   // a directory for this job, writable to the agent
+	Conversations string   // where conversations lie at rest, out of the agent's reach
 	Read          []string // what else it may read
 }
 
@@ -104,6 +107,7 @@ func (e *Error) Unwrap() error { return e.Err }
 type Event struct {
 	Tool   string // Read, Edit, Write, Bash, Grep, Glob
 	Detail string // the file, relative to the checkout, or the command's first line
+	File   string // that is changed, relative to the checkout; empty if none is
 }
 
 // ConversationID returns the id of a thread's conversation. The generation

@@ -64,10 +64,7 @@ type Claude struct {
 	// Idle is how long the model may be silent while its answer is awaited;
 	// zero means 5 min. The time tools take does not count.
 	Idle time.Duration
-	// Progress is told of each use of a tool; it must not block. Nil means
-	// nobody listens.
-	Progress func(Event)
-	Log      *slog.Logger // nil means none
+	Log  *slog.Logger // nil means none
 }
 
 // Run carries an instruction out, in the thread's conversation. A conversation
@@ -121,7 +118,7 @@ func (c *Claude) run(ctx context.Context, conv *conversation, left limits) (Resu
 	o := c.execute(ctx, process.Command{
 		Path: c.Path, Args: c.args(conv, left), Dir: r.Site, Env: c.env(r.Job, model), Stdin: strings.NewReader(text),
 		Access: r.access(model.Proxy),
-	}, model)
+	}, model, r.Progress)
 	if o.stream.reached {
 		if err := conv.forget(); err != nil {
 			c.warn(ctx, "notes stay for another run", err)
@@ -131,7 +128,7 @@ func (c *Claude) run(ctx context.Context, conv *conversation, left limits) (Resu
 }
 
 // execute runs the process to its end.
-func (c *Claude) execute(ctx context.Context, cli process.Command, model ModelSession) outcome {
+func (c *Claude) execute(ctx context.Context, cli process.Command, model ModelSession, progress func(Event)) outcome {
 	o := outcome{timeout: orDefault(c.Timeout, defaultTimeout), idle: orDefault(c.Idle, defaultIdle)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -142,7 +139,7 @@ func (c *Claude) execute(ctx context.Context, cli process.Command, model ModelSe
 	defer silence.Stop()
 	o.stream = &stream{
 		site:     cli.Dir,
-		progress: c.Progress,
+		progress: progress,
 		heard: func(awaiting bool) {
 			silence.Stop()
 			if awaiting {

@@ -117,9 +117,8 @@ func TestClaudeEdits(t *testing.T) {
 		modelserver.Bash("env > env.txt; cat index.html"),
 		modelserver.Say("It is \x1b[1mblue\x1b[0m now."))
 	var events []Event
-	f.claude.Progress = func(e Event) { events = append(events, e) }
-
 	r := f.request("make it blue")
+	r.Progress = func(e Event) { events = append(events, e) }
 	r.Notes = []string{"Tread lightly."}
 	got, err := f.claude.Run(t.Context(), r)
 	if err != nil {
@@ -138,7 +137,7 @@ func TestClaudeEdits(t *testing.T) {
 	if page := f.read(t, "site/index.html"); page != "<h1>blue</h1>" {
 		t.Errorf("page %q", page)
 	}
-	if d := cmp.Diff([]Event{{"Read", "index.html"}, {"Edit", "index.html"}, {"Bash", "env > env.txt; cat index.html"}}, events); d != "" {
+	if d := cmp.Diff([]Event{{Tool: "Read", Detail: "index.html"}, {Tool: "Edit", Detail: "index.html", File: "index.html"}, {Tool: "Bash", Detail: "env > env.txt; cat index.html"}}, events); d != "" {
 		t.Error(d)
 	}
 	first := f.model.Requests()[0]
@@ -214,16 +213,17 @@ func TestClaudeInterrupted(t *testing.T) {
 			f.model.Play("second", modelserver.Say("done"))
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
+			r := f.request("first")
 			if name == "thinking" {
 				go func() { <-gate.Reached(); cancel(errNewer) }()
 			} else {
-				f.claude.Progress = func(e Event) {
+				r.Progress = func(e Event) {
 					if strings.Contains(e.Detail, "sleep") {
 						cancel(errNewer)
 					}
 				}
 			}
-			_, err := f.claude.Run(ctx, f.request("first"))
+			_, err := f.claude.Run(ctx, r)
 			if !errors.Is(err, errNewer) {
 				t.Fatalf("got %v", err)
 			}
@@ -235,7 +235,6 @@ func TestClaudeInterrupted(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.model.Forget()
-			f.claude.Progress = nil
 			got, err := f.claude.Run(t.Context(), f.request("second"))
 			if err != nil || !got.Resumed {
 				t.Fatalf("got %+v, %v", got, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -229,7 +230,7 @@ func (s *stream) assistant(raw []byte) {
 		}
 		s.open = append(s.open, b.ID)
 		if s.progress != nil {
-			s.progress(Event{Tool: clean(b.Name), Detail: b.Input.describe(s.site)})
+			s.progress(b.event(s.site))
 		}
 	}
 }
@@ -256,6 +257,15 @@ func (m message) blocks() []block {
 		return nil
 	}
 	return all
+}
+
+// event is what is told of the use of a tool.
+func (b block) event(site string) Event {
+	e := Event{Tool: clean(b.Name), Detail: b.Input.describe(site)}
+	if (b.Name == "Edit" || b.Name == "Write") && filepath.IsLocal(e.Detail) {
+		e.File = e.Detail
+	}
+	return e
 }
 
 // describe says in a line what a tool is to work on.

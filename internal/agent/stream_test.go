@@ -44,20 +44,20 @@ func TestRecordedRuns(t *testing.T) {
 	}{
 		"success": {
 			result: Result{Summary: "all done", Turns: 3, CostUSD: 0.0024, Model: model}, reached: true,
-			events: []Event{{"Write", "a.txt"}, {"Bash", "cat a.txt"}},
+			events: []Event{{Tool: "Write", Detail: "a.txt", File: "a.txt"}, {Tool: "Bash", Detail: "cat a.txt"}},
 		},
 		"denied": {
 			result:  Result{Summary: "fine", Turns: 3, CostUSD: 0.0024, Model: model, Denials: []string{"Write /elsewhere/x.txt"}},
 			reached: true,
-			events:  []Event{{"Write", "/elsewhere/x.txt"}, {"WebFetch", ""}},
+			events:  []Event{{Tool: "Write", Detail: "/elsewhere/x.txt"}, {Tool: "WebFetch"}},
 		},
 		"turn_limit": {
 			result: Result{Turns: 2, CostUSD: 0.0016, Model: model}, reached: true, code: CodeTurnLimit,
-			events: []Event{{"Bash", "echo 1"}, {"Bash", "echo 2"}},
+			events: []Event{{Tool: "Bash", Detail: "echo 1"}, {Tool: "Bash", Detail: "echo 2"}},
 		},
 		"cost_limit": {
 			result: Result{Turns: 1, CostUSD: 8000.0004, Model: model}, reached: true, code: CodeCostLimit,
-			events: []Event{{"Bash", "echo 1"}},
+			events: []Event{{Tool: "Bash", Detail: "echo 1"}},
 		},
 		"refusal":         {result: Result{CostUSD: 0.0016, Model: model}, reached: true, code: CodeRefused},
 		"overloaded":      {result: Result{Model: model}, code: CodeModelOverloaded},

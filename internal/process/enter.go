@@ -104,7 +104,7 @@ func (s spec) first() record {
 		}
 	}
 	syscall.Close(outletFD) //nolint:errcheck // nothing was written that matters
-	env := os.Environ() //nolint:forbidigo // it is what the worker chose for the child
+	env := os.Environ()     //nolint:forbidigo // it is what the worker chose for the child
 	if !s.PWD {
 		env = slices.DeleteFunc(env, isPWD)
 	}

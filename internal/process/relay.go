@@ -85,7 +85,7 @@ func takeIn(outlet *os.File) (net.Listener, error) {
 
 // connect copies both ways until both have ended.
 func connect(inside net.Conn, proxy string) {
-	defer inside.Close() //nolint:errcheck // it has ended
+	defer inside.Close()                   //nolint:errcheck // it has ended
 	outside, err := net.Dial("tcp", proxy) //nolint:noctx // it is on this machine
 	if err != nil {
 		return

@@ -342,7 +342,7 @@ func (w *Worker) cleanUp() {
 func interesting(log string) string {
 	var lines []string
 	for line := range strings.Lines(log) {
-		if !strings.Contains(line, `"msg":"gauge"`) && !strings.Contains(line, `"level":"DEBUG"`) {
+		if !strings.Contains(line, `"msg":"metrics"`) && !strings.Contains(line, `"level":"DEBUG"`) {
 			lines = append(lines, line)
 		}
 	}
