@@ -3,13 +3,13 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/webordinary/claude-code-container/internal/protocol"
 )
@@ -118,7 +118,7 @@ func orNew(id, prefix string) string {
 	if id != "" {
 		return id
 	}
-	return prefix + uuid.NewString()
+	return prefix + strings.ToLower(rand.Text()[:13])
 }
 
 func quoted(s string) json.RawMessage {

@@ -83,12 +83,8 @@ func (o *operator) listClaims(ctx context.Context) error {
 	all := []held{}
 	for _, row := range rows {
 		h := o.heldOf(row, time.Now())
-		if p, err := protocol.ParseKey(row.ProjectKey); err == nil && !handlers.IsBucket(row.ProjectKey) {
-			d, err := o.depth(ctx, o.names.Input(p))
-			if err != nil {
-				return err
-			}
-			h.Queue = &d
+		if err := o.addQueue(ctx, &h); err != nil {
+			return err
 		}
 		all = append(all, h)
 	}
@@ -107,6 +103,17 @@ func (o *operator) listClaims(ctx context.Context) error {
 		}{all, requests})
 	}
 	return o.printClaims(all, requests)
+}
+
+// addQueue says what waits for whoever has a project.
+func (o *operator) addQueue(ctx context.Context, h *held) error {
+	p, err := protocol.ParseKey(h.Key)
+	if err != nil || handlers.IsBucket(h.Key) {
+		return nil //nolint:nilerr // it has no queue
+	}
+	d, err := o.depth(ctx, o.names.Input(p))
+	h.Queue = &d
+	return err
 }
 
 func (o *operator) printClaims(all []held, requests *depth) error {
@@ -211,6 +218,9 @@ func (o *operator) release(ctx context.Context, key string, yes bool) error {
 		return fmt.Errorf("nobody has %s; there is nothing to release. If work waits: `webordinary claims request %s`", key, key)
 	}
 	h := o.heldOf(row, time.Now())
+	if err := o.addQueue(ctx, &h); err != nil {
+		return err
+	}
 	if !o.json {
 		if err := o.printClaims([]held{h}, nil); err != nil {
 			return err

@@ -21,8 +21,8 @@ const (
 	mostQueues  = 500
 	mostLetters = 1000
 	// lookFor is for how long a letter is hidden from others if we die while we
-	// look at it; else it is put back at the end. Sending back takes longer.
-	lookFor, sendBackFor = 30 * time.Second, 5 * time.Minute
+	// look at it; else it is put back at the end.
+	lookFor = 30 * time.Second
 )
 
 func dlqCommand(sys system) *cobra.Command {
@@ -46,7 +46,7 @@ func dlqListCommand(sys system) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List dead letters with their reasons", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withLetters(cmd.Context(), sys, looking{p, output, lookFor}, func(_ context.Context, d *deadLetters) error { return d.list() })
+			return withLetters(cmd.Context(), sys, looking{p, output}, func(_ context.Context, d *deadLetters) error { return d.list() })
 		},
 	}
 	p.add(cmd, " whose dead letters are looked at")
@@ -59,10 +59,11 @@ func dlqShowCommand(sys system) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "show ID", Short: "Show one dead letter with its body",
-		Long: "Shows a dead letter with its body. ID is its id in the list, or the beginning of it, or a commandId.",
+		Long: "Shows a dead letter with its body. ID is its id in the list, or its commandId, or the beginning of one\n" +
+			"of them.",
 		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withLetters(cmd.Context(), sys, looking{p, output, lookFor}, func(_ context.Context, d *deadLetters) error { return d.show(args[0]) })
+			return withLetters(cmd.Context(), sys, looking{p, output}, func(_ context.Context, d *deadLetters) error { return d.show(args[0]) })
 		},
 	}
 	p.add(cmd, " whose dead letters are looked at")
@@ -89,7 +90,7 @@ func dlqRedriveCommand(sys system) *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.id = append(args, "")[0]
-			return withLetters(cmd.Context(), sys, looking{p, output, sendBackFor}, func(ctx context.Context, d *deadLetters) error { return d.redrive(ctx, r) })
+			return withLetters(cmd.Context(), sys, looking{p, output}, func(ctx context.Context, d *deadLetters) error { return d.redrive(ctx, r) })
 		},
 	}
 	p.add(cmd, " whose dead letters are sent back")
@@ -105,7 +106,6 @@ type deadLetters struct {
 	found []letter
 	more  bool // there are others
 	pair  *protocol.Pair
-	hidden time.Duration
 	empty []string // queues that were looked at
 }
 
@@ -129,11 +129,10 @@ type letter struct {
 	pair protocol.Pair // zero if it names none that can be
 }
 
-// looking says where to look, and for how long what is found is hidden.
+// looking says where to look.
 type looking struct {
 	of     pairFlags
 	output string
-	hidden time.Duration
 }
 
 // withLetters looks into the queues, and puts back what is there, whatever happens.
@@ -143,7 +142,7 @@ func withLetters(ctx context.Context, sys system, w looking, do func(context.Con
 		return err
 	}
 	defer o.close()
-	d := &deadLetters{operator: o, hidden: w.hidden}
+	d := &deadLetters{operator: o}
 	queues, err := d.queuesOf(ctx, w.of)
 	if err != nil {
 		return err
@@ -201,7 +200,7 @@ func (o *operator) queuesLike(ctx context.Context, pattern string) (fit []string
 }
 
 func (d *deadLetters) look(ctx context.Context, q string) error {
-	all, more, err := d.queues.Browse(ctx, q, mostLetters-len(d.found), queue.Look{Visibility: d.hidden})
+	all, more, err := d.queues.Browse(ctx, q, mostLetters-len(d.found), queue.Look{Visibility: lookFor})
 	for _, raw := range all {
 		d.found = append(d.found, d.read(raw))
 	}
@@ -294,7 +293,7 @@ func (d *deadLetters) list() error {
 		return err
 	}
 	if d.more {
-		return d.say("\nThere are more than these %d.", len(d.found))
+		return d.say("\nThere are more than these %d. Say --project and --user, or send some back.", len(d.found))
 	}
 	return nil
 }
@@ -303,7 +302,7 @@ func (d *deadLetters) list() error {
 func (d *deadLetters) one(id string) (letter, error) {
 	var fit []letter
 	for _, l := range d.found {
-		if l.ID == id || id != "" && l.CommandID == id || len(id) >= 4 && strings.HasPrefix(l.ID, id) {
+		if l.ID == id || l.CommandID == id || len(id) >= 4 && (strings.HasPrefix(l.ID, id) || strings.HasPrefix(l.CommandID, id)) {
 			fit = append(fit, l)
 		}
 	}

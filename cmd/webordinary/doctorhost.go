@@ -120,8 +120,8 @@ func atLeast(version string, least [2]int) bool {
 
 // lookAtWall says which wall is around the agent, and what it leaves open.
 func (c *config) lookAtWall(context.Context) []finding {
-	found := "SANDBOX=" + c.Sandbox + ": there is no wall; the agent and npm run as this user, and read what this user reads"
-	do := "trust the repositories and who sends instructions; close the metadata service and private networks outside"
+	found := "SANDBOX=" + c.Sandbox + ": there is no wall around agent and npm; they are this user"
+	do := "trust repositories and senders; close the metadata service and private networks outside"
 	if os.Geteuid() == 0 {
 		return []finding{bad(warn, "wall", found+", which is root", "run as another user; "+do)}
 	}

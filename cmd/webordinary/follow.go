@@ -37,7 +37,7 @@ type pending struct {
 	id       string
 	known    bool // the journal had an answer to an earlier message of this id
 	told     int  // marks of the journal that were told
-	events   bool // the progress queue tells of it
+	newest   int64 // time of the newest event of the progress queue; ms
 	answered time.Time
 }
 
@@ -146,6 +146,7 @@ type progress struct {
 	Step      string `json:"step"`
 	Tool      string `json:"tool"`
 	Text      string `json:"text"`
+	Timestamp int64  `json:"timestamp"` // ms
 }
 
 // readProgress tells what the progress queue says of our commands. Where there is
@@ -163,8 +164,8 @@ func (f *follower) readProgress(ctx context.Context, p protocol.Pair) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for _, o := range f.open {
-			if o.pair == p && o.id == e.CommandID {
-				o.events = true
+			if o.pair == p && o.id == e.CommandID && e.Timestamp >= o.newest { // queues keep no order
+				o.newest = max(e.Timestamp, 1)
 				f.tell(o, e.Step, strings.TrimSpace(e.Tool+" "+e.Text))
 			}
 		}
@@ -238,7 +239,7 @@ func (f *follower) readJournal(ctx context.Context) {
 func (f *follower) see(p *pending, e journal.Entry) {
 	f.mu.Lock()
 	for ; p.told < len(e.Done); p.told++ {
-		if word := stepWords[e.Done[p.told]]; word != "" && !p.events && slices.Contains(f.open, p) {
+		if word := stepWords[e.Done[p.told]]; word != "" && p.newest == 0 && slices.Contains(f.open, p) {
 			f.tell(p, word, "")
 		}
 	}

@@ -89,6 +89,9 @@ func (d *deadLetters) sendBack(ctx context.Context, l letter, to string, asker *
 	if _, err := d.queues.Describe(ctx, done.To); err != nil {
 		return fail(err)
 	}
+	if err := d.queues.Hold(ctx, l.raw, lookFor); err != nil { // there may have been many before it
+		return fail(err)
+	}
 	if err := d.queues.Forward(ctx, done.To, l.raw, poisonAttributes...); err != nil {
 		return fail(err)
 	}

@@ -213,9 +213,9 @@ func (o *operator) printStatus(s *projectStatus) error {
 	label := func(text string) cell { return painted(faint, text) }
 	g.add(label("project"), painted(bold, s.ProjectID+"#"+s.UserID))
 	g.add(label("claim"), o.claimCell(s.Claim, now))
-	g.add(label("queue"), plain(s.Queues["input"].String()+" of input; "+s.Queues["output"].String()+" of output"))
+	g.add(label("queue"), plain("input "+s.Queues["input"].String()+"; output "+s.Queues["output"].String()))
 	dead := s.Queues["dlq"]
-	g.add(label("dead"), when(dead.Waiting > 0, red, deadText(s, dead)))
+	g.add(label("dlq"), when(dead.Waiting > 0, red, deadText(s, dead)))
 	if d := s.Deploy; d != nil {
 		g.add(label("deploy"), when(!d.Complete, yellow, deployText(*d, now)))
 		g.add(label("site"), plain(d.URL))

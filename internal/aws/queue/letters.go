@@ -265,12 +265,30 @@ func (q *Queues) putBackOne(ctx context.Context, l Letter, counted bool) error {
 		return q.Remove(ctx, l)
 	}
 	return patience{total: hurriedSettle}.try(ctx, func(ctx context.Context) error {
-		_, err := q.client.ChangeMessageVisibility(ctx, &sqs.ChangeMessageVisibilityInput{QueueUrl: &l.url, ReceiptHandle: l.raw.ReceiptHandle})
-		return err
+		return q.setVisibility(ctx, l, 0)
 	})
 }
 
 func receives(raw *types.Message) int { return deliveryOf(raw, nil).Receives }
+
+// Hold hides a message from others for longer. The error may say that it is somebody
+// else's by now.
+func (q *Queues) Hold(ctx context.Context, l Letter, d time.Duration) error {
+	err := patience{total: hurriedSettle}.try(ctx, func(ctx context.Context) error {
+		return q.setVisibility(ctx, l, d)
+	})
+	if err != nil {
+		return fmt.Errorf("hold message %s of %s: %w", l.Delivery.MessageID, l.Queue, err)
+	}
+	return nil
+}
+
+func (q *Queues) setVisibility(ctx context.Context, l Letter, d time.Duration) error {
+	_, err := q.client.ChangeMessageVisibility(ctx, &sqs.ChangeMessageVisibilityInput{
+		QueueUrl: &l.url, ReceiptHandle: l.raw.ReceiptHandle, VisibilityTimeout: seconds(d),
+	})
+	return err
+}
 
 // Forward sends a message to another queue, with its attributes but those named, and
 // with what a worker needs to know it again: its command id, when it was first sent,
