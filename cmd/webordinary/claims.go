@@ -167,7 +167,8 @@ func claimsReleaseCommand(sys system) *cobra.Command {
 		Use:   "release KEY",
 		Short: "Take a project from its owner, and ask another worker to take it",
 		Long: "Takes a project from its owner: KEY is projectId#userId. It shows the claim and asks; --yes answers.\n" +
-			"What is written is written only if the row is still as it was shown.\n\n" +
+			"What is written is written only if the owner is still the one that was shown; and if it was stale, only\n" +
+			"if it has not moved.\n\n" +
 			"An owner that lives ends its job within LEASE_RENEWAL; the command comes again. The row is not\n" +
 			"free at once, as the owner may trust its lease for a while. It says `releasing` and moves no more: a\n" +
 			"worker takes it over after LEASE_DURATION, and saves what is in the checkout. For that a claim\n" +
@@ -231,14 +232,34 @@ func (o *operator) release(ctx context.Context, key string, yes bool) error {
 			return err
 		}
 	}
-	_, err = claim.Evict(ctx, o.claims, row)
+	err = o.evict(ctx, row, h.Stale)
 	switch {
 	case errors.Is(err, claim.ErrMoved):
-		return fmt.Errorf("%s is not as it was shown: its owner has renewed or left in the meantime, so it lives. Nothing was changed; --yes leaves no time for that", key)
+		return fmt.Errorf("%s is not as it was shown: its owner has come back or left in the meantime. Nothing was changed; look again", key)
 	case err != nil:
 		return err
 	}
 	return o.tellReleased(ctx, h)
+}
+
+// evict takes a project from the owner that was shown. One that was shown to be stale
+// must not have moved; the renewals of one that lives are no news.
+func (o *operator) evict(ctx context.Context, row claim.Row, stale bool) error {
+	var err error
+	for range 3 {
+		if _, err = claim.Evict(ctx, o.claims, row); !errors.Is(err, claim.ErrMoved) || stale {
+			return err
+		}
+		now, rerr := o.row(ctx, row.ProjectKey)
+		if rerr != nil {
+			return rerr
+		}
+		if now.Fence != row.Fence || now.Tenure != row.Tenure || now.ContainerID != row.ContainerID || now.Status == claim.Released {
+			return err
+		}
+		row = now
+	}
+	return err
 }
 
 // confirm asks the person at the terminal.

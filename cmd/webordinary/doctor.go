@@ -16,9 +16,9 @@ import (
 type level string
 
 const (
-	fine level = "ok"
-	warn level = "warn"
-	fail level = "fail"
+	levelOK   level = "ok"
+	levelWarn level = "warn"
+	levelFail level = "fail"
 )
 
 // finding is what one check found, and what to do about it.
@@ -30,7 +30,7 @@ type finding struct {
 }
 
 func ok(check, format string, args ...any) finding {
-	return finding{Check: check, Level: fine, Found: fmt.Sprintf(format, args...)}
+	return finding{Check: check, Level: levelOK, Found: fmt.Sprintf(format, args...)}
 }
 
 func bad(l level, check, found, do string) finding {
@@ -74,6 +74,8 @@ type doctor struct {
 	*operator
 	options doctorOptions
 	pair    *protocol.Pair // nil means all
+	deaf    bool           // there are no credentials: nothing in AWS needs to be asked
+	silent  bool           // SQS did not answer: it needs not be asked again
 	// wall says which wall is around the agent, and what it leaves open.
 	wall func(context.Context) []finding
 }
@@ -110,7 +112,7 @@ func (d *doctor) prepare(ctx context.Context, sys system) ([]finding, error) {
 	if err != nil {
 		var all []finding
 		for line := range strings.Lines(strings.TrimPrefix(err.Error(), "the configuration is wrong:\n")) {
-			all = append(all, bad(fail, "configuration", strings.TrimSpace(line), "see `webordinary run --help`"))
+			all = append(all, bad(levelFail, "configuration", strings.TrimSpace(line), "see `webordinary run --help`"))
 		}
 		return all, nil
 	}
@@ -130,8 +132,18 @@ func (d *doctor) prepare(ctx context.Context, sys system) ([]finding, error) {
 // checks are all that is looked at, in this order.
 func (d *doctor) checks() []func(context.Context) []finding {
 	return []func(context.Context) []finding{
-		d.credentials, d.sharedQueues, d.projectQueues, d.ownershipTable, d.journalTable, d.site, d.gitToken, d.model,
-		d.agentProgram, d.programs, d.wall, d.workspaces, d.disk, d.settings,
+		d.credentials, d.inAWS(d.sharedQueues), d.inAWS(d.projectQueues), d.inAWS(d.ownershipTable), d.inAWS(d.journalTable), d.inAWS(d.site),
+		d.gitToken, d.model, d.agentProgram, d.programs, d.wall, d.workspaces, d.disk, d.settings,
+	}
+}
+
+// inAWS leaves a check out that can find no more than that there are no credentials.
+func (d *doctor) inAWS(check func(context.Context) []finding) func(context.Context) []finding {
+	return func(ctx context.Context) []finding {
+		if d.deaf {
+			return nil
+		}
+		return check(ctx)
 	}
 }
 
@@ -161,7 +173,7 @@ func (c *chart) add(f finding) {
 	if c.json {
 		return
 	}
-	colour := map[level]string{fine: green, warn: yellow, fail: red}[f.Level]
+	colour := map[level]string{levelOK: green, levelWarn: yellow, levelFail: red}[f.Level]
 	line := c.style.paint(colour, fmt.Sprintf("%-4s", f.Level)) + "  " + c.style.paint(bold, fmt.Sprintf("%-13s", f.Check)) + "  " + inert(f.Found)
 	if f.Do != "" {
 		line += c.style.paint(faint, " → ") + inert(f.Do)
@@ -180,16 +192,16 @@ func (c *chart) end() error {
 			Warn     int       `json:"warn"`
 			Fail     int       `json:"fail"`
 			Findings []finding `json:"findings"`
-		}{c.count[fine], c.count[warn], c.count[fail], c.all})
+		}{c.count[levelOK], c.count[levelWarn], c.count[levelFail], c.all})
 		c.err = errors.Join(c.err, err)
 	} else {
-		_, err := fmt.Fprintf(c.sys.stdout, "\n%d ok, %s, %s\n", c.count[fine], counted(c.count[warn], "warning"), counted(c.count[fail], "failure"))
+		_, err := fmt.Fprintf(c.sys.stdout, "\n%d ok, %s, %s\n", c.count[levelOK], counted(c.count[levelWarn], "warning"), counted(c.count[levelFail], "failure"))
 		c.err = errors.Join(c.err, err)
 	}
 	switch {
 	case c.err != nil:
 		return c.err
-	case c.count[fail] > 0:
+	case c.count[levelFail] > 0:
 		return errUnhealthy
 	}
 	return nil

@@ -24,15 +24,17 @@ func (d *doctor) credentials(ctx context.Context) []finding {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	if d.aws.Credentials == nil {
-		return []finding{bad(fail, "credentials", "none", "give the task a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")}
+		d.deaf = true
+		return []finding{bad(levelFail, "credentials", "none, so AWS is not asked", "give the task a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")}
 	}
 	c, err := d.aws.Credentials.Retrieve(ctx)
 	if err != nil {
-		return []finding{bad(fail, "credentials", "none: "+lastLine(err), "give the task a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")}
+		d.deaf = true
+		return []finding{bad(levelFail, "credentials", "none, so AWS is not asked: "+lastLine(err), "give the task a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")}
 	}
 	text := fmt.Sprintf("key …%s from %s, region %s", c.AccessKeyID[max(0, len(c.AccessKeyID)-4):], c.Source, d.aws.Region)
 	if c.CanExpire && time.Until(c.Expires) < time.Minute {
-		return []finding{bad(warn, "credentials", text+"; they end in a minute", "renew them")}
+		return []finding{bad(levelWarn, "credentials", text+"; they end in a minute", "renew them")}
 	}
 	return []finding{ok("credentials", "%s", text)}
 }
@@ -47,8 +49,11 @@ const (
 func (d *doctor) sharedQueues(ctx context.Context) []finding {
 	dead, f := d.queue(ctx, d.names.Unclaimed(), "", "fail")
 	all := []finding{f}
+	if d.silent {
+		return all
+	}
 	if d.config.UnclaimedQueueURL == "" {
-		return append(all, bad(fail, "queue", "UNCLAIMED_QUEUE_URL is missing", "set it to the URL of the queue of claim requests"))
+		return append(all, bad(levelFail, "queue", "UNCLAIMED_QUEUE_URL is missing", "set it to the URL of the queue of claim requests"))
 	}
 	_, f = d.queue(ctx, d.config.UnclaimedQueueURL, dead.ARN, "fail")
 	return append(all, f)
@@ -56,6 +61,9 @@ func (d *doctor) sharedQueues(ctx context.Context) []finding {
 
 // projectQueues checks the pair's queues, or the input queues of all.
 func (d *doctor) projectQueues(ctx context.Context) []finding {
+	if d.silent {
+		return nil
+	}
 	if d.pair != nil {
 		return d.pairQueues(ctx, *d.pair)
 	}
@@ -70,7 +78,7 @@ func (d *doctor) projectQueues(ctx context.Context) []finding {
 		if a, err := d.describe(ctx, d.names.DLQOf(q)); err == nil {
 			target = a.ARN
 		}
-		if _, f := d.queue(ctx, q, target, "fail"); f.Level != fine {
+		if _, f := d.queue(ctx, q, target, "fail"); f.Level != levelOK {
 			all = append(all, f)
 			continue
 		}
@@ -81,7 +89,7 @@ func (d *doctor) projectQueues(ctx context.Context) []finding {
 		text += fmt.Sprintf(", among the first %d queues", mostQueues)
 	}
 	if len(inputs) == 0 {
-		return append(all, bad(warn, "queues", "no input queue has a name like "+d.config.InputPattern, "set up a project, or set INPUT_QUEUE_PATTERN or the region right"))
+		return append(all, bad(levelWarn, "queues", "no input queue has a name like "+d.config.InputPattern, "set up a project, or set INPUT_QUEUE_PATTERN or the region right"))
 	}
 	return append(all, ok("queues", "%s", text))
 }
@@ -113,8 +121,9 @@ func (d *doctor) queue(ctx context.Context, topic, target, missing string) (queu
 	case errors.Is(err, queue.ErrMissing) && missing == "optional":
 		return a, ok("queue", "%s is not there; it is optional", name)
 	case errors.Is(err, queue.ErrMissing):
-		return a, bad(fail, "queue", name+" is not there", "create it: standard, visibility 300 s, retention 4 days, maxReceiveCount 3; or set the pattern of names or the region right")
+		return a, bad(levelFail, "queue", name+" is not there", "create it: standard, visibility 300 s, retention 4 days, maxReceiveCount 3; or set the pattern of names or the region right")
 	case err != nil:
+		d.silent = errorCode(err) == ""
 		return a, awsFinding("queue", "sqs:GetQueueAttributes", fmt.Errorf("%s: %w", name, err))
 	}
 	return a, judgeQueue(a, target)
@@ -126,21 +135,21 @@ func judgeQueue(a queue.Attributes, target string) finding {
 	worse := func(l level, what, do string) finding { return bad(l, "queue", a.Name+" "+what, do) }
 	switch {
 	case a.FIFO:
-		return worse(fail, "is a FIFO queue", "use a standard queue; a message group would stop behind its first message")
+		return worse(levelFail, "is a FIFO queue", "use a standard queue; a message group would stop behind its first message")
 	case target == "" && a.DeadLetters != "":
-		return worse(warn, "has a dead-letter queue, and is one itself", "take its RedrivePolicy away, or looking at it uses letters up")
+		return worse(levelWarn, "has a dead-letter queue, and is one itself", "take its RedrivePolicy away, or looking at it uses letters up")
 	case target != "" && a.DeadLetters == "":
-		return worse(fail, "has no RedrivePolicy", fmt.Sprintf("set maxReceiveCount %d to %s", wantReceives, target))
+		return worse(levelFail, "has no RedrivePolicy", fmt.Sprintf("set maxReceiveCount %d to %s", wantReceives, target))
 	case target != "" && a.DeadLetters != target:
-		return worse(fail, "dead-letters to "+a.DeadLetters, "let it dead-letter to "+target)
+		return worse(levelFail, "dead-letters to "+a.DeadLetters, "let it dead-letter to "+target)
 	case target != "" && a.MaxReceives != wantReceives:
-		return worse(fail, fmt.Sprintf("has maxReceiveCount %d", a.MaxReceives), fmt.Sprintf("set it to %d: workers count on it", wantReceives))
+		return worse(levelFail, fmt.Sprintf("has maxReceiveCount %d", a.MaxReceives), fmt.Sprintf("set it to %d: workers count on it", wantReceives))
 	case a.Retention < wantRetention:
-		return worse(warn, "keeps messages for "+span(a.Retention)+" only", "set MessageRetentionPeriod to 4 days")
+		return worse(levelWarn, "keeps messages for "+span(a.Retention)+" only", "set MessageRetentionPeriod to 4 days")
 	case target != "" && a.Visibility < wantVisibility:
-		return worse(warn, "has visibility "+a.Visibility.String(), "set VisibilityTimeout to 300 s, for readers other than the worker")
+		return worse(levelWarn, "has visibility "+a.Visibility.String(), "set VisibilityTimeout to 300 s, for readers other than the worker")
 	case target == "" && a.Visible > 0:
-		return worse(warn, "has "+counted(a.Visible, "dead letter"), "webordinary dlq list")
+		return worse(levelWarn, "has "+counted(a.Visible, "dead letter"), "webordinary dlq list")
 	}
 	return ok("queue", "%s", is)
 }
@@ -152,13 +161,13 @@ func awsFinding(check, permission string, err error) finding {
 	switch {
 	case errors.As(err, &response) && response.HTTPStatusCode() == http.StatusNotImplemented,
 		errors.As(err, &api) && (api.ErrorCode() == "NotImplemented" || strings.Contains(api.ErrorCode(), "UnknownOperation")):
-		return bad(warn, check, permission+" is not known there", "nothing, if that is an emulator")
+		return bad(levelWarn, check, permission+" is not known there", "nothing, if that is an emulator")
 	case errors.As(err, &api) && denied(api.ErrorCode()):
-		return bad(fail, check, "not allowed: "+lastLine(err), "allow "+permission+", see infra/ecs/operator-policy.json; or use other credentials")
+		return bad(levelFail, check, "not allowed: "+lastLine(err), "allow "+permission+", see infra/ecs/operator-policy.json; or use other credentials")
 	case errors.As(err, &api):
-		return bad(fail, check, lastLine(err), "see what "+permission+" answers")
+		return bad(levelFail, check, lastLine(err), "see what "+permission+" answers")
 	}
-	return bad(fail, check, "no answer: "+lastLine(err), "see that the endpoint can be reached from here, and is the right one")
+	return bad(levelFail, check, "no answer: "+lastLine(err), "see that the endpoint can be reached from here, and is the right one")
 }
 
 func denied(code string) bool {
@@ -198,7 +207,7 @@ func (d *doctor) table(ctx context.Context, name string, indexed bool) []finding
 	db := dynamodb.NewFromConfig(d.aws)
 	out, err := db.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &name})
 	if missing := (*types.ResourceNotFoundException)(nil); errors.As(err, &missing) {
-		return []finding{bad(fail, "table", name+" is not there", "create it with the key "+table.Key+" (S), or set CONTAINER_OWNERSHIP_TABLE or the region right")}
+		return []finding{bad(levelFail, "table", name+" is not there", "create it with the key "+table.Key+" (S), or set CONTAINER_OWNERSHIP_TABLE or the region right")}
 	}
 	if err != nil {
 		return []finding{awsFinding("table", "dynamodb:DescribeTable", err)}
@@ -212,19 +221,19 @@ func (d *doctor) table(ctx context.Context, name string, indexed bool) []finding
 	case err != nil:
 		return append(all, awsFinding("table", "dynamodb:DescribeTimeToLive", err))
 	case ttl.TimeToLiveDescription == nil || ttl.TimeToLiveDescription.TimeToLiveStatus != types.TimeToLiveStatusEnabled && ttl.TimeToLiveDescription.TimeToLiveStatus != types.TimeToLiveStatusEnabling:
-		return append(all, bad(fail, "table", name+" has no TTL", "turn it on for the attribute ttl, or the table only grows"))
+		return append(all, bad(levelFail, "table", name+" has no TTL", "turn it on for the attribute ttl, or the table only grows"))
 	case aws.ToString(ttl.TimeToLiveDescription.AttributeName) != table.TTL:
-		return append(all, bad(fail, "table", name+" has TTL on "+aws.ToString(ttl.TimeToLiveDescription.AttributeName), "set it on the attribute ttl"))
+		return append(all, bad(levelFail, "table", name+" has TTL on "+aws.ToString(ttl.TimeToLiveDescription.AttributeName), "set it on the attribute ttl"))
 	}
 	return append(all, ok("table", "%s has TTL on ttl", name))
 }
 
 func judgeKey(name string, t *types.TableDescription) finding {
 	if t.TableStatus != types.TableStatusActive && t.TableStatus != types.TableStatusUpdating {
-		return bad(fail, "table", name+" is "+string(t.TableStatus), "wait until it is ACTIVE")
+		return bad(levelFail, "table", name+" is "+string(t.TableStatus), "wait until it is ACTIVE")
 	}
 	if !isKey(t, t.KeySchema, table.Key) {
-		return bad(fail, "table", name+" has another key than "+table.Key+" (S)", "create it anew with this key alone")
+		return bad(levelFail, "table", name+" has another key than "+table.Key+" (S)", "create it anew with this key alone")
 	}
 	return ok("table", "%s is %s, with key %s", name, strings.ToLower(string(t.TableStatus)), table.Key)
 }
@@ -235,13 +244,13 @@ func judgeIndex(name string, t *types.TableDescription) finding {
 		case aws.ToString(i.IndexName) != table.Index:
 			continue
 		case !isKey(t, i.KeySchema, table.IndexKey):
-			return bad(fail, "table", name+"'s "+table.Index+" has another key than "+table.IndexKey, "create it anew with this key")
+			return bad(levelFail, "table", name+"'s "+table.Index+" has another key than "+table.IndexKey, "create it anew with this key")
 		case i.IndexStatus != types.IndexStatusActive:
-			return bad(warn, "table", name+"'s "+table.Index+" is "+string(i.IndexStatus), "wait until it is ACTIVE: dead owners are not found before")
+			return bad(levelWarn, "table", name+"'s "+table.Index+" is "+string(i.IndexStatus), "wait until it is ACTIVE: dead owners are not found before")
 		}
 		return ok("table", "%s has %s", name, table.Index)
 	}
-	return bad(fail, "table", name+" has no index "+table.Index, "create it with the key "+table.IndexKey+" (S): dead owners are not found without it")
+	return bad(levelFail, "table", name+" has no index "+table.Index, "create it with the key "+table.IndexKey+" (S): dead owners are not found without it")
 }
 
 // isKey reports whether a schema is one string, and no more.

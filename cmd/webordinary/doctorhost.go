@@ -27,14 +27,14 @@ func (d *doctor) model(ctx context.Context) []finding {
 		ctx, cancel := context.WithTimeout(ctx, checkTime)
 		defer cancel()
 		if _, err := c.bedrockSigner(ctx, c.bedrockRegion()); err != nil {
-			return []finding{bad(fail, "model", "no AWS credentials for Bedrock", "give the task a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")}
+			return []finding{bad(levelFail, "model", "no AWS credentials for Bedrock", "give the task a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")}
 		}
 		if c.AnthropicModel == "" {
-			return []finding{bad(warn, "model", "Bedrock in "+c.bedrockRegion()+", and ANTHROPIC_MODEL is not set", "set it to a model that the account has")}
+			return []finding{bad(levelWarn, "model", "Bedrock in "+c.bedrockRegion()+", and ANTHROPIC_MODEL is not set", "set it to a model that the account has")}
 		}
 		return []finding{ok("model", "%s of Bedrock in %s; not tried", c.AnthropicModel, c.bedrockRegion())}
 	case c.AnthropicKey == "":
-		return []finding{bad(fail, "model", "ANTHROPIC_API_KEY is missing", "set it, or CLAUDE_CODE_USE_BEDROCK=1")}
+		return []finding{bad(levelFail, "model", "ANTHROPIC_API_KEY is missing", "set it, or CLAUDE_CODE_USE_BEDROCK=1")}
 	}
 	return []finding{ok("model", "ANTHROPIC_API_KEY is set, for %s; not tried", c.anthropicURL.Host)}
 }
@@ -45,13 +45,13 @@ func (d *doctor) agentProgram(ctx context.Context) []finding {
 	if c.Agent == "command" {
 		path, err := exec.LookPath(c.agentWords[0])
 		if err != nil {
-			return []finding{bad(fail, "agent", fmt.Sprintf("AGENT_COMMAND begins with %q, and there is no such program", c.agentWords[0]), "install it, or set AGENT_COMMAND right")}
+			return []finding{bad(levelFail, "agent", fmt.Sprintf("AGENT_COMMAND begins with %q, and there is no such program", c.agentWords[0]), "install it, or set AGENT_COMMAND right")}
 		}
-		return []finding{bad(warn, "agent", path+" by AGENT=command", "nothing, if that is meant; AGENT=claude is the real one")}
+		return []finding{bad(levelWarn, "agent", path+" by AGENT=command", "nothing, if that is meant; AGENT=claude is the real one")}
 	}
 	version, err := d.version(ctx, c.ClaudePath)
 	if err != nil {
-		return []finding{bad(fail, "agent", fmt.Sprintf("CLAUDE_PATH is %q: %v", c.ClaudePath, err), "install the Claude Code CLI (npm package @anthropic-ai/claude-code)")}
+		return []finding{bad(levelFail, "agent", fmt.Sprintf("CLAUDE_PATH is %q: %v", c.ClaudePath, err), "install the Claude Code CLI (npm package @anthropic-ai/claude-code)")}
 	}
 	return []finding{ok("agent", "%s %s", c.ClaudePath, version)}
 }
@@ -71,9 +71,9 @@ func (d *doctor) programs(ctx context.Context) []finding {
 		version, err := d.version(ctx, p.name)
 		switch {
 		case err != nil:
-			all = append(all, bad(fail, p.name, err.Error(), p.install))
+			all = append(all, bad(levelFail, p.name, err.Error(), p.install))
 		case !atLeast(version, p.least):
-			all = append(all, bad(fail, p.name, fmt.Sprintf("%s; at least %d.%d is needed", version, p.least[0], p.least[1]), p.install))
+			all = append(all, bad(levelFail, p.name, fmt.Sprintf("%s; at least %d.%d is needed", version, p.least[0], p.least[1]), p.install))
 		default:
 			all = append(all, ok(p.name, "%s", version))
 		}
@@ -123,9 +123,9 @@ func (c *config) lookAtWall(context.Context) []finding {
 	found := "SANDBOX=" + c.Sandbox + ": there is no wall around agent and npm; they are this user"
 	do := "trust repositories and senders; close the metadata service and private networks outside"
 	if os.Geteuid() == 0 {
-		return []finding{bad(warn, "wall", found+", which is root", "run as another user; "+do)}
+		return []finding{bad(levelWarn, "wall", found+", which is root", "run as another user; "+do)}
 	}
-	return []finding{bad(warn, "wall", found, do)}
+	return []finding{bad(levelWarn, "wall", found, do)}
 }
 
 // workspaces looks whether a file there belongs to whom it should. An EFS access point
@@ -135,26 +135,26 @@ func (d *doctor) workspaces(context.Context) []finding {
 	f, done, err := probeFile(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return []finding{bad(fail, "workspaces", dir+" is not there", "mount it, or set EFS_MOUNT_PATH or WORKSPACE_PATH right")}
+		return []finding{bad(levelFail, "workspaces", dir+" is not there", "mount it, or set EFS_MOUNT_PATH or WORKSPACE_PATH right")}
 	case err != nil:
-		return []finding{bad(fail, "workspaces", dir+" cannot be written: "+lastLine(err), "let this user write it")}
+		return []finding{bad(levelFail, "workspaces", dir+" cannot be written: "+lastLine(err), "let this user write it")}
 	}
 	defer done()
 	owner, err := ownerOf(f)
 	switch {
 	case err != nil:
-		return []finding{bad(warn, "workspaces", lastLine(err), "see what kind of file system "+dir+" is")}
+		return []finding{bad(levelWarn, "workspaces", lastLine(err), "see what kind of file system "+dir+" is")}
 	case owner != os.Geteuid():
-		return []finding{bad(fail, "workspaces", fmt.Sprintf("a file of user %d in %s belongs to user %d", os.Geteuid(), dir, owner), "use an EFS access point that enforces no user: the wall of users needs one for each project")}
+		return []finding{bad(levelFail, "workspaces", fmt.Sprintf("a file of user %d in %s belongs to user %d", os.Geteuid(), dir, owner), "use an EFS access point that enforces no user: the wall of users needs one for each project")}
 	case os.Geteuid() != 0:
 		return []finding{ok("workspaces", "%s can be written, and keeps owners; whether it takes other owners only root can see", dir)}
 	}
 	const other = 65536 + 1 // of the range of the wall of users
 	if err := f.Chown(other, other); err != nil {
-		return []finding{bad(warn, "workspaces", dir+" takes no other owner: "+lastLine(err), "use a file system that does, or the wall of users cannot hold")}
+		return []finding{bad(levelWarn, "workspaces", dir+" takes no other owner: "+lastLine(err), "use a file system that does, or the wall of users cannot hold")}
 	}
 	if owner, err = ownerOf(f); err != nil || owner != other {
-		return []finding{bad(warn, "workspaces", fmt.Sprintf("a file in %s that was given to user %d belongs to user %d", dir, other, owner), "use an EFS access point that enforces no user")}
+		return []finding{bad(levelWarn, "workspaces", fmt.Sprintf("a file in %s that was given to user %d belongs to user %d", dir, other, owner), "use an EFS access point that enforces no user")}
 	}
 	return []finding{ok("workspaces", "%s can be written, and a file can have another owner", dir)}
 }
@@ -165,7 +165,7 @@ func probeFile(dir string) (f *os.File, done func(), err error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
 		f = os.NewFile(uintptr(fd), filepath.Join(dir, "probe")) //nolint:gosec // a descriptor
-		return f, func() { f.Close() }, nil                     //nolint:errcheck // nothing was written
+		return f, func() { f.Close() }, nil                      //nolint:errcheck // nothing was written
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EINVAL) {
 		return nil, nil, &os.PathError{Op: "write", Path: dir, Err: err}
@@ -210,9 +210,9 @@ func (d *doctor) disk(context.Context) []finding {
 		text := fmt.Sprintf("%.1f GB free in %s", float64(free)/(1<<30), dir)
 		switch {
 		case free < leastDisk:
-			all = append(all, bad(fail, "disk", text, "make room: a site with its packages needs about 1 GB"))
+			all = append(all, bad(levelFail, "disk", text, "make room: a site with its packages needs about 1 GB"))
 		case free < fewDisk:
-			all = append(all, bad(warn, "disk", text, "make room: each project needs about 1 GB"))
+			all = append(all, bad(levelWarn, "disk", text, "make room: each project needs about 1 GB"))
 		default:
 			all = append(all, ok("disk", "%s", text))
 		}
@@ -225,13 +225,13 @@ func (d *doctor) settings(context.Context) []finding {
 	c := d.config
 	var all []finding
 	if c.CreateResources {
-		all = append(all, bad(warn, "settings", "CREATE_RESOURCES=true", "leave it out in AWS: infrastructure makes queues, tables and buckets"))
+		all = append(all, bad(levelWarn, "settings", "CREATE_RESOURCES=true", "leave it out in AWS: infrastructure makes queues, tables and buckets"))
 	}
 	if c.AllowWorkflows {
-		all = append(all, bad(warn, "settings", "ALLOW_WORKFLOW_CHANGES=true: an agent can change what GitHub runs", "leave it out, unless that is meant"))
+		all = append(all, bad(levelWarn, "settings", "ALLOW_WORKFLOW_CHANGES=true: an agent can change what GitHub runs", "leave it out, unless that is meant"))
 	}
 	if len(c.AgentHosts) > 0 {
-		all = append(all, bad(warn, "settings", "AGENT_ALLOWED_HOSTS is not enforced yet", "close the network outside"))
+		all = append(all, bad(levelWarn, "settings", "AGENT_ALLOWED_HOSTS is not enforced yet", "close the network outside"))
 	}
 	return all
 }

@@ -44,11 +44,11 @@ func bucketFinding(name string, err error) finding {
 	if errors.As(err, &response) {
 		switch response.HTTPStatusCode() {
 		case http.StatusNotFound:
-			return bad(fail, "bucket", name+" is not there", "create it; or set S3_BUCKET_PATTERN right")
+			return bad(levelFail, "bucket", name+" is not there", "create it; or set S3_BUCKET_PATTERN right")
 		case http.StatusForbidden:
-			return bad(fail, "bucket", name+" is another account's, or not allowed", "allow s3:ListBucket on it")
+			return bad(levelFail, "bucket", name+" is another account's, or not allowed", "allow s3:ListBucket on it")
 		case http.StatusMovedPermanently:
-			return bad(fail, "bucket", name+" is in another region", "set AWS_REGION to that of the bucket")
+			return bad(levelFail, "bucket", name+" is in another region", "set AWS_REGION to that of the bucket")
 		}
 	}
 	return awsFinding("bucket", "s3:ListBucket", err)
@@ -58,11 +58,11 @@ func website(ctx context.Context, store *s3.Client, name string) finding {
 	out, err := store.GetBucketWebsite(ctx, &s3.GetBucketWebsiteInput{Bucket: &name})
 	switch {
 	case errorCode(err) == "NoSuchWebsiteConfiguration":
-		return bad(warn, "bucket", name+" is no website", "give it one with the index document index.html, if nothing else serves it")
+		return bad(levelWarn, "bucket", name+" is no website", "give it one with the index document index.html, if nothing else serves it")
 	case err != nil:
 		return softened(awsFinding("bucket", "s3:GetBucketWebsite", err))
 	case out.IndexDocument == nil || aws.ToString(out.IndexDocument.Suffix) != "index.html":
-		return bad(warn, "bucket", name+"'s website has another index document", "set it to index.html, which builds have")
+		return bad(levelWarn, "bucket", name+"'s website has another index document", "set it to index.html, which builds have")
 	}
 	return ok("bucket", "%s is a website with index.html", name)
 }
@@ -70,7 +70,7 @@ func website(ctx context.Context, store *s3.Client, name string) finding {
 // public reports whether everybody may read the site. It may be served in other ways.
 func public(ctx context.Context, store *s3.Client, name string) finding {
 	out, err := store.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: &name})
-	private := bad(warn, "bucket", name+" is not for everybody to read", "let its policy allow s3:GetObject to all, if nothing like CloudFront serves it")
+	private := bad(levelWarn, "bucket", name+" is not for everybody to read", "let its policy allow s3:GetObject to all, if nothing like CloudFront serves it")
 	switch {
 	case errorCode(err) == "NoSuchBucketPolicy":
 		return private
@@ -84,7 +84,7 @@ func public(ctx context.Context, store *s3.Client, name string) finding {
 
 // softened is for what a site can be without.
 func softened(f finding) finding {
-	f.Level = warn
+	f.Level = levelWarn
 	return f
 }
 
@@ -142,13 +142,13 @@ func (d *doctor) gitToken(ctx context.Context) []finding {
 	}
 	switch {
 	case d.config.GitHubToken == "" && repo == "":
-		return []finding{bad(warn, "git token", "GITHUB_TOKEN is not set", "set it, unless all repositories can be written without")}
+		return []finding{bad(levelWarn, "git token", "GITHUB_TOKEN is not set", "set it, unless all repositories can be written without")}
 	case repo == "":
 		return []finding{ok("git token", "set; --repo tries whether it may push")}
 	}
 	rules := protocol.Rules{AllowedRepoHosts: d.config.AllowedRepoHosts, Names: d.names}
 	if err := rules.CheckRepo(repo); err != nil {
-		return []finding{bad(fail, "git token", err.Error(), "set ALLOWED_REPO_HOSTS, or give another --repo")}
+		return []finding{bad(levelFail, "git token", err.Error(), "set ALLOWED_REPO_HOSTS, or give another --repo")}
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
@@ -169,11 +169,11 @@ func (d *doctor) tryPush(ctx context.Context, repo string) finding {
 	workspace.NoRedirects(client.InstallProtocol)
 	u, err := transport.NewEndpoint(repo)
 	if err != nil {
-		return bad(fail, "git token", repo+" is no repository's URL", "give another --repo")
+		return bad(levelFail, "git token", repo+" is no repository's URL", "give another --repo")
 	}
 	remote, err := client.NewClient(u)
 	if err != nil {
-		return bad(fail, "git token", lastLine(err), "give another --repo")
+		return bad(levelFail, "git token", lastLine(err), "give another --repo")
 	}
 	var auth transport.AuthMethod
 	if d.config.GitHubToken != "" {
@@ -181,7 +181,7 @@ func (d *doctor) tryPush(ctx context.Context, repo string) finding {
 	}
 	session, err := remote.NewReceivePackSession(u, auth)
 	if err != nil {
-		return bad(fail, "git token", lastLine(err), "give another --repo")
+		return bad(levelFail, "git token", lastLine(err), "give another --repo")
 	}
 	defer session.Close() //nolint:errcheck // nothing was sent
 	_, err = session.AdvertisedReferencesContext(ctx)
@@ -189,9 +189,9 @@ func (d *doctor) tryPush(ctx context.Context, repo string) finding {
 	case err == nil || errors.Is(err, transport.ErrEmptyRemoteRepository):
 		return ok("git token", "may push to %s", repo)
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):
-		return bad(fail, "git token", "may not push to "+repo, "give GITHUB_TOKEN write access to its contents, or renew it")
+		return bad(levelFail, "git token", "may not push to "+repo, "give GITHUB_TOKEN write access to its contents, or renew it")
 	case errors.Is(err, transport.ErrRepositoryNotFound):
-		return bad(fail, "git token", repo+" is not there, or not shown to this token", "see the URL, and what GITHUB_TOKEN may see")
+		return bad(levelFail, "git token", repo+" is not there, or not shown to this token", "see the URL, and what GITHUB_TOKEN may see")
 	}
-	return bad(fail, "git token", fmt.Sprintf("%s does not answer: %s", u.Host, strings.ReplaceAll(lastLine(err), repo, "")), "see that it can be reached from here")
+	return bad(levelFail, "git token", fmt.Sprintf("%s does not answer: %s", u.Host, strings.ReplaceAll(lastLine(err), repo, "")), "see that it can be reached from here")
 }

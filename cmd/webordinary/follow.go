@@ -35,8 +35,8 @@ const (
 type pending struct {
 	pair     protocol.Pair
 	id       string
-	known    bool // the journal had an answer to an earlier message of this id
-	told     int  // marks of the journal that were told
+	known    bool  // the journal had an answer to an earlier message of this id
+	told     int   // marks of the journal that were told
 	newest   int64 // time of the newest event of the progress queue; ms
 	answered time.Time
 }

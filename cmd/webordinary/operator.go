@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go/logging"
 	"github.com/spf13/cobra"
 
 	"github.com/webordinary/claude-code-container/internal/aws/queue"
@@ -52,6 +53,7 @@ func newOperator(ctx context.Context, sys system, output string, required ...str
 	if o.aws, err = c.awsConfig(ctx); err != nil {
 		return nil, err
 	}
+	o.aws.Logger = logging.Nop{} // it would write between our lines
 	if o.aws.Region == "" {
 		return nil, errors.New("AWS_REGION is missing")
 	}

@@ -48,8 +48,8 @@ func (s style) paint(colour, text string) string {
 // cell is a text in a table.
 type cell struct{ text, colour string }
 
-func plain(text string) cell               { return cell{text: text} }
-func painted(colour, text string) cell     { return cell{text: text, colour: colour} }
+func plain(text string) cell           { return cell{text: text} }
+func painted(colour, text string) cell { return cell{text: text, colour: colour} }
 func when(is bool, colour, text string) cell {
 	if is {
 		return painted(colour, text)
