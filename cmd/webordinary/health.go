@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -16,7 +17,8 @@ import (
 const staleAfter = 90 * time.Second
 
 func healthCommand(sys system) *cobra.Command {
-	return &cobra.Command{
+	var output string
+	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Say whether the worker of this container lives and gets on",
 		Long: "Reads the heartbeat that `webordinary run` writes every 10 s (HEARTBEAT_FILE; by default in the\n" +
@@ -30,10 +32,13 @@ func healthCommand(sys system) *cobra.Command {
 				return err
 			}
 			p, err := readPulse(heartbeatFile(vars["HEARTBEAT_FILE"]))
-			if err != nil {
-				return err
+			var text string
+			if err == nil {
+				text, err = p.judge(time.Now())
 			}
-			text, err := p.judge(time.Now())
+			if output == outputJSON {
+				return healthJSON(cmd.OutOrStdout(), p, text, err)
+			}
 			if err != nil {
 				return err
 			}
@@ -41,6 +46,27 @@ func healthCommand(sys system) *cobra.Command {
 			return err
 		},
 	}
+	outputFlag(cmd, &output, "an object with healthy, text and the heartbeat")
+	return cmd
+}
+
+// healthJSON says the same to programs, with the same exit code.
+func healthJSON(w io.Writer, p pulse, text string, err error) error {
+	v := struct {
+		Healthy   bool   `json:"healthy"`
+		Text      string `json:"text"` // in a sentence; what is stuck, and since when
+		Heartbeat *pulse `json:"heartbeat"`
+	}{Healthy: err == nil, Text: text}
+	if err != nil {
+		v.Text = err.Error()
+	}
+	if !p.Time.IsZero() {
+		v.Heartbeat = &p
+	}
+	if werr := writeJSON(w, v); werr != nil || err == nil {
+		return werr
+	}
+	return errUnsuccessful
 }
 
 func readPulse(path string) (pulse, error) {

@@ -71,7 +71,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"steps": cmdSteps, "onejson": cmdOneJSON, "exit": cmdExit,
 		},
-		RequireExplicitExec: true,
+		RequireExplicitExec: true, UpdateScripts: *update,
 		RequireUniqueNames:  true,
 	})
 }

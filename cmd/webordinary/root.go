@@ -21,7 +21,8 @@ func execute(ctx context.Context, args []string, sys system) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(demoCommand(sys), runCommand(sys), healthCommand(sys), logsCommand(sys), versionCommand(), demoAgentCommand(sys)) //nolint:contextcheck // commands get theirs from ExecuteContext
+	root.AddCommand(demoCommand(sys), runCommand(sys), healthCommand(sys), logsCommand(sys), versionCommand(), demoAgentCommand(sys), //nolint:contextcheck // commands get theirs from ExecuteContext
+		sendCommand(sys), claimsCommand(sys), dlqCommand(sys), statusCommand(sys), doctorCommand(sys))
 	root.SetArgs(args)
 	root.SetIn(sys.stdin)
 	root.SetOut(sys.stdout)
@@ -38,13 +39,19 @@ func execute(ctx context.Context, args []string, sys system) int {
 }
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	var output string
+	cmd := &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output == outputJSON {
+				return writeJSON(cmd.OutOrStdout(), map[string]string{"version": version()})
+			}
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version())
 			return err
 		},
 	}
+	outputFlag(cmd, &output, "an object")
+	return cmd
 }
 
 // revision is the commit, where the program is built without its repository, as

@@ -112,7 +112,7 @@ func (m InputMessage) Validate(r Rules) error {
 	if m.RepoURL == "" {
 		return nil
 	}
-	return r.checkRepo(m.RepoURL)
+	return r.CheckRepo(m.RepoURL)
 }
 
 func validateID(name, id string) error {
@@ -139,8 +139,9 @@ func neverInPath(r rune) bool {
 	return r == '\\' || r == utf8.RuneError || unicode.IsControl(r)
 }
 
-// checkRepo never repeats the URL: it may hold a credential.
-func (r Rules) checkRepo(raw string) error {
+// CheckRepo returns an *InvalidError for a repository that is not allowed. It never
+// repeats the URL: that may hold a credential.
+func (r Rules) CheckRepo(raw string) error {
 	if len(raw) > maxURL {
 		return notAllowed("repoUrl has more than %d characters", maxURL)
 	}

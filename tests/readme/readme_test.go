@@ -68,7 +68,7 @@ func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)\)`)
 	for file, base := range map[string]string{
 		"../../README.md": "../../", "../../docs/design.md": "../../docs/", "../../docs/middleware.md": "../../docs/", "../../docs/decisions.md": "../../docs/",
-		"../../docs/operations.md": "../../docs/",
+		"../../docs/operations.md": "../../docs/", "../../docs/configuration.md": "../../docs/",
 	} {
 		text, err := os.ReadFile(file)
 		if err != nil {
