@@ -169,7 +169,7 @@ func (j *job) missWork(ctx context.Context) error {
 	if has || err != nil {
 		return err
 	}
-	amended, err := j.ws.Replaces(ctx, j.entry.Commit)
+	amended, err := j.ws.Replaces(j.entry.Commit)
 	if err != nil {
 		return err
 	}

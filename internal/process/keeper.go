@@ -198,6 +198,12 @@ func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus,
 			over = true
 		case ended = <-exited:
 			over = true
+			// Mostly it leaves nothing, and nobody need be looked for.
+			select {
+			case <-gone:
+				return ended, silent && ended.Signaled()
+			case <-time.After(time.Millisecond):
+			}
 		case <-gone:
 			select { // the reaper may have told both at once
 			case ended = <-exited:

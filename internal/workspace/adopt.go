@@ -14,11 +14,7 @@ import (
 // adopt looks through what TakeOver set aside: its commits and what lies
 // uncommitted in its checkout become ours. A crash in between is made good by
 // the next Open.
-func (w *Workspace) adopt(ctx context.Context, r Request) error {
-	var n note
-	if err := w.readState(noteFile, &n); err != nil {
-		return err
-	}
+func (w *Workspace) adopt(ctx context.Context, n note, r Request) error {
 	if len(n.Asides) == 0 {
 		return nil
 	}
@@ -55,15 +51,15 @@ func (w *Workspace) adoptOne(ctx context.Context, name string, r Request) error 
 	if cur.Base == "" || cur.Switching || own && cur.Base == r.Committed {
 		return nil
 	}
-	branch, sha, err := w.adoptTree(ctx, dir, cur, r)
-	if err != nil || sha == "" {
+	left, err := w.adoptTree(ctx, dir, cur, r)
+	if err != nil || left.sha == "" {
 		return err
 	}
-	if err := w.setRef(branch, sha); err != nil {
+	if err := w.setRef(left.branch, left.sha); err != nil {
 		return err
 	}
 	if !own { // else it is pushed when the command is done
-		w.pushSaved(ctx, branch, sha, cur.Owner)
+		w.pushSaved(ctx, left.branch, left.sha, cur.Owner)
 	}
 	return nil
 }
@@ -79,7 +75,7 @@ func (w *Workspace) adoptBranches(ctx context.Context, dir string) error {
 	local := *w
 	local.url = "file://" // nothing else is allowed to this one call
 	from := filepath.Join(dir, "worker", "git")
-	if _, err := local.git(ctx, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", from, "+refs/heads/*:"+mine+"*"); err != nil {
+	if _, err := local.git(ctx, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow", from, "+refs/heads/*:"+mine+"*"); err != nil {
 		return err
 	}
 	list, err := w.git(ctx, "for-each-ref", "--format=%(objectname) %(refname)", mine)
@@ -98,7 +94,7 @@ func (w *Workspace) adoptBranches(ctx context.Context, dir string) error {
 func (w *Workspace) adoptBranch(ctx context.Context, branch, sha string) error {
 	have := *w
 	have.branch = branch
-	head, err := have.localHead(ctx)
+	head, err := have.localHead()
 	if err != nil {
 		return err
 	}
@@ -118,19 +114,20 @@ func (w *Workspace) adoptBranch(ctx context.Context, branch, sha string) error {
 }
 
 // adoptTree commits what a checkout that was set aside holds.
-func (w *Workspace) adoptTree(ctx context.Context, dir string, cur current, r Request) (branch, sha string, err error) {
-	if !w.hasCommit(ctx, cur.Base) {
+func (w *Workspace) adoptTree(ctx context.Context, dir string, cur current, r Request) (saved, error) {
+	if !w.hasCommit(cur.Base) {
 		w.store.config.Log.WarnContext(ctx, "what was set aside has no base, and is not saved", slog.String("aside", dir))
-		return "", "", ctx.Err()
+		return saved{}, ctx.Err()
 	}
 	old := *w
 	old.site, old.index = filepath.Join(dir, "site"), filepath.Join(w.gitDir(), "adopt.index")
-	if err := os.RemoveAll(old.index); err != nil {
-		return "", "", err
+	forget := func() error { return errors.Join(os.RemoveAll(old.index), os.RemoveAll(old.indexMark())) }
+	if err := forget(); err != nil {
+		return saved{}, err
 	}
-	defer os.RemoveAll(old.index) //nolint:errcheck // the next one is made anew
+	defer forget() //nolint:errcheck // the next one is made anew
 	if _, err := old.git(ctx, "read-tree", cur.Base); err != nil {
-		return "", "", err
+		return saved{}, err
 	}
 	return old.saveTree(ctx, cur, r)
 }
@@ -138,45 +135,52 @@ func (w *Workspace) adoptTree(ctx context.Context, dir string, cur current, r Re
 // saveTree commits what a command left in the checkout, on that command's branch
 // or, if it went on without this tree by a merge, beside it. No branch has the
 // commit yet. Without anything left, sha is empty.
-func (w *Workspace) saveTree(ctx context.Context, cur current, r Request) (branch, sha string, err error) {
+func (w *Workspace) saveTree(ctx context.Context, cur current, r Request) (saved, error) {
 	old := *w
 	old.branch = cur.Branch
-	head, err := old.localHead(ctx)
+	head, err := old.localHead()
 	if err != nil {
-		return "", "", err
+		return saved{}, err
 	}
-	branch = cur.Branch
+	branch := cur.Branch
 	if head != cur.Base {
 		branch += "-wip-" + cur.Base[:8]
 	}
 	s, err := old.snapshot(ctx, cur.Base, true)
 	if err != nil || len(s.files) == 0 {
-		return "", "", err
+		return saved{clean: s.clean}, err
 	}
 	for _, known := range []string{cur.Branch, branch} { // a crash may have come after the branch had it
-		if has, err := old.hasTree(ctx, known, s.tree); has || err != nil {
-			return "", "", err
+		if has, err := old.hasTree(known, s.tree); has || err != nil {
+			return saved{}, err
 		}
 	}
-	if sha, err = old.writeCommit(s.tree, r.Wip(cur.Owner), cur.Base); err != nil {
-		return "", "", err
+	sha, err := old.writeCommit(s.tree, r.Wip(cur.Owner), cur.Base)
+	if err != nil {
+		return saved{}, err
 	}
 	if r.Saved != nil {
 		err = r.Saved(ctx, cur.Owner, sha)
 	}
-	return branch, sha, err
+	return saved{branch: branch, sha: sha}, err
+}
+
+// saved is what became of what lay in a checkout.
+type saved struct {
+	branch, sha string // of the commit, if there is one
+	clean       bool   // nothing lay there
 }
 
 // hasTree reports whether a branch's newest commit has exactly this tree.
-func (w *Workspace) hasTree(ctx context.Context, branch, tree string) (bool, error) {
+func (w *Workspace) hasTree(branch, tree string) (bool, error) {
 	at := *w
 	at.branch = branch
-	head, err := at.localHead(ctx)
+	head, err := at.localHead()
 	if err != nil || head == "" {
 		return false, err
 	}
-	files, err := w.Files(ctx, head, tree)
-	return len(files) == 0, err
+	has, err := w.treeOf(head)
+	return has == tree, err
 }
 
 // pushSaved tries to push what was saved of another command.

@@ -44,17 +44,20 @@ type Commit struct {
 // if there is none to record, and an *Error with file_too_large for a file that
 // no remote would take.
 func (w *Workspace) Commit(ctx context.Context, r CommitRequest) (Commit, error) {
-	parent := w.head
-	if r.Amend {
-		out, err := w.git(ctx, "rev-parse", w.head+"^")
-		if err != nil {
-			return Commit{}, err
-		}
-		parent = strings.TrimSpace(out)
-	}
-	s, err := w.snapshot(ctx, parent, false)
+	s, err := w.snapshot(ctx, w.base, false)
 	if err != nil {
 		return Commit{}, err
+	}
+	parent := w.head
+	if r.Amend {
+		if parent, err = w.parentOf(w.head); err != nil {
+			return Commit{}, err
+		}
+	}
+	if parent != w.base {
+		if s.files, err = w.Files(ctx, parent, s.tree); err != nil {
+			return Commit{}, err
+		}
 	}
 	if len(s.files) == 0 && !r.AllowEmpty && !r.Amend {
 		return Commit{Left: s.left}, ErrNoChange
@@ -64,69 +67,6 @@ func (w *Workspace) Commit(ctx context.Context, r CommitRequest) (Commit, error)
 		return Commit{}, err
 	}
 	return Commit{SHA: sha, Files: s.files, Left: s.left}, w.moveTo(sha)
-}
-
-// snapshot is the checkout as a tree of the repository.
-type snapshot struct {
-	tree  string
-	files []string // that differ from the parent
-	left  []string // that differ and are not in the tree, since they are not allowed
-}
-
-// snapshot writes the checkout's tree. A file that is too large is an error;
-// among leftovers it is removed: whoever comes next is not to blame for it.
-func (w *Workspace) snapshot(ctx context.Context, parent string, leftovers bool) (snapshot, error) {
-	if err := w.heal(); err != nil {
-		return snapshot{}, err
-	}
-	if err := w.flatten(ctx); err != nil {
-		return snapshot{}, err
-	}
-	large, err := w.tooLarge(ctx)
-	if err != nil {
-		return snapshot{}, err
-	}
-	if len(large) > 0 {
-		if !leftovers {
-			return snapshot{}, &Error{Code: "file_too_large", Reason: strings.Join(large, ", ") + ": at most 100 MB can be committed"}
-		}
-		if err := w.removeFiles(large); err != nil {
-			return snapshot{}, err
-		}
-	}
-	unfit, err := w.add(ctx)
-	if err != nil {
-		return snapshot{}, err
-	}
-	if len(large) > 0 { // those that the parent has stay as they were
-		if _, err := w.git(ctx, append([]string{"reset", "--quiet", parent, "--"}, large...)...); err != nil {
-			return snapshot{}, err
-		}
-	}
-	var s snapshot
-	if s.left, err = w.leaveOut(ctx, parent); err != nil {
-		return snapshot{}, err
-	}
-	s.left = append(s.left, unfit...)
-	tree, err := w.git(ctx, "write-tree")
-	if err != nil {
-		return snapshot{}, err
-	}
-	s.tree = strings.TrimSpace(tree)
-	s.files, err = w.Files(ctx, parent, s.tree)
-	return s, err
-}
-
-// add takes the checkout into the index, and lists what git takes into none: a
-// file called .GIT/config, or one that cannot be read. Else a single such file
-// would keep all others from ever being saved.
-func (w *Workspace) add(ctx context.Context) (unfit []string, err error) {
-	_, err = w.git(ctx, "add", "--all", "--ignore-errors")
-	if exitCode(err) != 1 {
-		return nil, err
-	}
-	out, err := w.git(ctx, "ls-files", "--others", "--modified", "--exclude-standard", "-z")
-	return split(out), err
 }
 
 // moveTo makes a commit of the checkout's tree the head.
@@ -144,6 +84,9 @@ func (w *Workspace) moveTo(sha string) error {
 		if err := w.writeState("current.json", cur); err != nil {
 			return err
 		}
+	}
+	if err := w.unmarkIndex(); err != nil {
+		return err
 	}
 	return w.writeChildGit()
 }
@@ -203,48 +146,11 @@ func split(out string) []string {
 	return strings.Split(out, "\x00")
 }
 
-// leaveOut takes changes out of the index that the platform does not allow.
-func (w *Workspace) leaveOut(ctx context.Context, parent string) ([]string, error) {
-	if w.store.config.AllowWorkflowChanges {
-		return nil, nil
-	}
-	out, err := w.git(ctx, "diff-index", "--cached", "--name-only", "--no-renames", "-z", parent)
-	if err != nil {
-		return nil, err
-	}
-	var left, dirs []string
-	for _, name := range split(out) {
-		dir, isWorkflow := workflows(name)
-		if !isWorkflow {
-			continue
-		}
-		left = append(left, name)
-		if !slices.Contains(dirs, dir) {
-			dirs = append(dirs, dir)
-		}
-	}
-	if len(left) == 0 {
-		return nil, nil
-	}
-	_, err = w.git(ctx, append([]string{"reset", "--quiet", parent, "--"}, dirs...)...)
-	return left, err
-}
-
-// workflows reports whether a file is one of .github/workflows, in whatever case: a
-// remote may not care for it. The directory is as the file has it.
-func workflows(name string) (dir string, isWorkflow bool) {
-	const want = ".github/workflows"
-	if len(name) < len(want) || !strings.EqualFold(name[:len(want)], want) || len(name) > len(want) && name[len(want)] != '/' {
-		return "", false
-	}
-	return name[:len(want)], true
-}
-
 // flatten removes the repositories that were made inside the checkout: git would
 // record only a link to them and their files would be lost. Where it has recorded
 // such a link, it would run by itself in there, under that repository's own
-// configuration.
-func (w *Workspace) flatten(ctx context.Context) error {
+// configuration. Repositories that are known of are removed wherever they are.
+func (w *Workspace) flatten(ctx context.Context, known ...string) error {
 	root, err := leftover.Open(w.Site())
 	if err != nil {
 		return fmt.Errorf("open checkout: %w", err)
@@ -255,10 +161,11 @@ func (w *Workspace) flatten(ctx context.Context) error {
 		return err
 	}
 	for _, entry := range split(out) {
-		mode, name, _ := strings.Cut(entry, "\t")
-		if !strings.HasPrefix(mode, "160000 ") {
-			continue
+		if mode, name, _ := strings.Cut(entry, "\t"); strings.HasPrefix(mode, "160000 ") {
+			known = append(known, name)
 		}
+	}
+	for _, name := range known {
 		if err := root.RemoveAll(path.Join(name, ".git")); err != nil && !errors.Is(err, syscall.ENOTDIR) {
 			return fmt.Errorf("flatten %s: %w", name, err)
 		}
@@ -286,28 +193,6 @@ func skip(d fs.DirEntry) error {
 		return fs.SkipDir
 	}
 	return nil
-}
-
-// tooLarge lists the changed files that a remote would refuse, before they are
-// read.
-func (w *Workspace) tooLarge(ctx context.Context) ([]string, error) {
-	out, err := w.git(ctx, "ls-files", "--others", "--modified", "--exclude-standard", "-z")
-	if err != nil {
-		return nil, err
-	}
-	root, err := leftover.Open(w.Site())
-	if err != nil {
-		return nil, fmt.Errorf("open checkout: %w", err)
-	}
-	defer root.Close() //nolint:errcheck // only read from
-	var large []string
-	for _, name := range split(out) {
-		info, err := root.Lstat(name)
-		if err == nil && info.Mode().IsRegular() && info.Size() > maxBlob {
-			large = append(large, name)
-		}
-	}
-	return large, nil
 }
 
 // removeFiles removes files of the checkout, without following its links.

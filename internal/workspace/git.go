@@ -49,7 +49,7 @@ func exitCode(err error) int {
 // git runs the git program on the repository and the checkout, and returns its
 // standard output.
 func (w *Workspace) git(ctx context.Context, args ...string) (string, error) {
-	return w.gitWith(ctx, nil, args...)
+	return w.gitRun(ctx, gitCall{}, args...)
 }
 
 // maxOutput bounds what a git program may say, in bytes. It is far more than the
@@ -57,6 +57,16 @@ func (w *Workspace) git(ctx context.Context, args ...string) (string, error) {
 const maxOutput = 32 << 20
 
 func (w *Workspace) gitWith(ctx context.Context, settings []string, args ...string) (string, error) {
+	return w.gitRun(ctx, gitCall{settings: settings}, args...)
+}
+
+// gitCall is what a call of git has besides its arguments.
+type gitCall struct {
+	settings []string // of its configuration, each followed by its value
+	stdin    string
+}
+
+func (w *Workspace) gitRun(ctx context.Context, call gitCall, args ...string) (string, error) {
 	if err := errors.Join(w.check(), w.Intact()); err != nil {
 		return "", err
 	}
@@ -64,7 +74,8 @@ func (w *Workspace) gitWith(ctx context.Context, settings []string, args ...stri
 	stderr := process.Tail{Max: 4096}
 	all := append([]string{"--git-dir=" + w.gitDir(), "--work-tree=" + w.Site()}, args...)
 	_, err := w.store.config.Runner.Run(ctx, process.Command{
-		Path: w.store.config.Git, Args: all, Dir: filepath.Join(w.dir, "worker"), Env: w.gitEnv(settings), Stdout: &stdout, Stderr: &stderr,
+		Path: w.store.config.Git, Args: all, Dir: filepath.Join(w.dir, "worker"), Env: w.gitEnv(call.settings),
+		Stdin: strings.NewReader(call.stdin), Stdout: &stdout, Stderr: &stderr,
 	})
 	if err == nil && stdout.over {
 		err = errTooMuch

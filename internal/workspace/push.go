@@ -1,14 +1,12 @@
 package workspace
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/webordinary/claude-code-container/internal/process"
 )
 
 // PushRequest says what to push.
@@ -57,8 +55,15 @@ func (w *Workspace) Push(ctx context.Context, r PushRequest) (Push, error) {
 	if err != nil {
 		return Push{}, err
 	}
-	var last error
+	// Mostly the remote is where it was, which is seen in pushing.
+	last := w.pushOnto(ctx, tip, w.remote)
 	for range tries {
+		if last == nil {
+			return Push{SHA: tip}, w.follow(tip)
+		}
+		if ctx.Err() != nil {
+			return Push{}, context.Cause(ctx)
+		}
 		branches, _, err := w.refs(ctx)
 		if err != nil {
 			return Push{}, err
@@ -72,24 +77,36 @@ func (w *Workspace) Push(ctx context.Context, r PushRequest) (Push, error) {
 			return *done, w.follow(theirs)
 		}
 		tip = merged
-		if err := w.setRef(w.branch, tip); err != nil {
-			return Push{}, err
-		}
-		if last = w.pushRef(ctx, w.branch); last == nil {
-			return Push{SHA: tip}, w.follow(tip)
-		}
-		if ctx.Err() != nil {
-			return Push{}, context.Cause(ctx)
-		}
+		last = w.pushOnto(ctx, tip, theirs)
+	}
+	if last == nil {
+		return Push{SHA: tip}, w.follow(tip)
 	}
 	return Push{}, last
+}
+
+// pushOnto makes a commit the branch's newest, here and at the remote, if the
+// remote's branch is at theirs and the commit contains that.
+func (w *Workspace) pushOnto(ctx context.Context, tip, theirs string) error {
+	if theirs != "" {
+		if !w.hasCommit(theirs) {
+			return errMoved
+		}
+		if ahead, err := w.isAncestor(ctx, theirs, tip); err != nil || !ahead {
+			return cmp.Or(err, errMoved)
+		}
+	}
+	if err := w.setRef(w.branch, tip); err != nil {
+		return err
+	}
+	return w.pushRef(ctx, w.branch, theirs)
 }
 
 // newest is the branch's head, if it has the commit, else the commit. A command that
 // is taken up again may find a later one's commit on top of its own, and must not
 // move the branch back.
 func (w *Workspace) newest(ctx context.Context, sha string) (string, error) {
-	head, err := w.localHead(ctx)
+	head, err := w.localHead()
 	if err != nil || head == "" {
 		return sha, err
 	}
@@ -111,16 +128,17 @@ func (w *Workspace) unite(ctx context.Context, ours, theirs string, r PushReques
 	if theirs == "" {
 		return nil, ours, nil
 	}
-	if !w.hasCommit(ctx, theirs) {
+	if !w.hasCommit(theirs) {
 		if err := w.fetch(ctx, "+refs/heads/"+w.branch+":refs/remotes/origin/"+w.branch); err != nil {
 			return nil, "", err
 		}
 	}
+	ahead, err := w.isAncestor(ctx, theirs, ours)
+	if err != nil || ahead && theirs != ours {
+		return nil, ours, err
+	}
 	if has, err := w.isAncestor(ctx, ours, theirs); has || err != nil {
 		return &Push{SHA: theirs}, "", err
-	}
-	if ahead, err := w.isAncestor(ctx, theirs, ours); ahead || err != nil {
-		return nil, ours, err
 	}
 	twin, err := w.findTwin(ctx, ours, theirs, r)
 	if err != nil {
@@ -183,7 +201,7 @@ func (w *Workspace) stepAside(ctx context.Context, r PushRequest, theirs, merged
 			return "", err
 		}
 	}
-	return side, w.pushRef(ctx, side)
+	return side, w.pushRef(ctx, side, anywhere)
 }
 
 func (w *Workspace) sideBranch(r PushRequest) string {
@@ -196,7 +214,7 @@ func (w *Workspace) giveWay(ctx context.Context, ours, theirs string, files []st
 	if err := w.setRef(side, ours); err != nil {
 		return err
 	}
-	if err := w.pushRef(ctx, side); err != nil {
+	if err := w.pushRef(ctx, side, anywhere); err != nil {
 		return err
 	}
 	if err := w.follow(theirs); err != nil {
@@ -218,23 +236,4 @@ func refSafe(id string) string {
 	}
 	sum := sha256.Sum256([]byte(id))
 	return safe[:min(len(safe), 64)] + "-" + hex.EncodeToString(sum[:5])
-}
-
-// pushRef pushes one branch as it is here. The git program does it: go-git would
-// read all that it pushes into memory, and walk through the trees it belongs to.
-func (w *Workspace) pushRef(ctx context.Context, branch string) error {
-	ref := headRef(branch).String()
-	_, err := w.gitWith(ctx, w.header(), "push", "--quiet", "--no-verify", w.url, ref+":"+ref)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case errors.Is(err, process.ErrSilence), errors.Is(err, ErrTaken):
-		return err
-	}
-	if denied, ok := errors.AsType[*Error](w.remoteError(ctx, err)); ok && denied.Code == "repo_auth" {
-		return denied
-	}
-	return &Error{Code: "push_failed", Reason: "the branch " + branch + " could not be pushed", Err: err}
 }

@@ -25,6 +25,8 @@
 package workspace
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -211,30 +213,36 @@ func (s *Store) Open(ctx context.Context, r Request) (*Workspace, error) {
 	if err := errors.Join(w.heal(), w.mend()); err != nil {
 		return nil, err
 	}
-	if err := w.refresh(ctx); err != nil {
+	var (
+		cur   current
+		n     note
+		equal string
+	)
+	if err := errors.Join(w.readState("current.json", &cur), w.readState(noteFile, &n)); err != nil {
 		return nil, err
 	}
-	if err := w.adopt(ctx, r); err != nil {
+	same := cur.Branch == r.Branch && cur.Owner == r.Owner && !cur.Switching
+	remote := w.list(ctx)
+	if !same { // meanwhile
+		equal, err = w.saveLeftovers(ctx, cur, r)
+	}
+	if err := cmp.Or(err, w.refresh(ctx, <-remote)); err != nil {
 		return nil, err
 	}
-	var cur current
-	if err := w.readState("current.json", &cur); err != nil {
+	if err := w.adopt(ctx, n, r); err != nil {
 		return nil, err
 	}
-	if cur.Branch == r.Branch && cur.Owner == r.Owner && !cur.Switching {
+	if same {
 		w.base = cur.Base
-		if w.head, err = w.localHead(ctx); err != nil {
+		if w.head, err = w.localHead(); err != nil {
 			return nil, err
 		}
 		return w, w.writeChildGit()
 	}
-	if err := w.saveLeftovers(ctx, cur, r); err != nil {
-		return nil, err
-	}
 	if err := w.pickHead(ctx); err != nil {
 		return nil, err
 	}
-	return w, w.checkout(ctx, r.Owner)
+	return w, w.checkout(ctx, r.Owner, equal)
 }
 
 // heal undoes what a crash or a child may have left: locks, and anything in the
@@ -269,13 +277,13 @@ func (w *Workspace) heal() error {
 	if err := os.MkdirAll(filepath.Join(w.gitDir(), "info"), 0o700); err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(w.gitDir(), "info", "exclude"), []byte(excluded)); err != nil {
+	if err := keepFile(filepath.Join(w.gitDir(), "info", "exclude"), []byte(excluded)); err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(w.gitDir(), "info", "attributes"), []byte(attributes)); err != nil {
+	if err := keepFile(filepath.Join(w.gitDir(), "info", "attributes"), []byte(attributes)); err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(w.gitDir(), "config"), []byte("[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tfilemode = true\n"))
+	return keepFile(filepath.Join(w.gitDir(), "config"), []byte("[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tfilemode = true\n"))
 }
 
 // EmptyJob removes what the last job left, without following its links.
@@ -360,6 +368,15 @@ func (w *Workspace) writeState(name string, v any) error {
 		return err
 	}
 	return replaceFile(filepath.Join(w.dir, "worker", name), body)
+}
+
+// keepFile makes a file hold something, if it does not: to write is to wait for the
+// disk.
+func keepFile(path string, body []byte) error {
+	if had, err := os.ReadFile(path); err == nil && bytes.Equal(had, body) { //nolint:gosec // a name of ours, where no child can write
+		return nil
+	}
+	return replaceFile(path, body)
 }
 
 // replaceFile writes a file whole or not at all.

@@ -3,6 +3,7 @@ package workspace_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +25,9 @@ import (
 
 func TestMain(m *testing.M) {
 	workspace.NoRedirects(client.InstallProtocol)
+	if err := flag.Set("rapid.checks", "25"); err != nil { // each has processes to start
+		panic(err)
+	}
 	m.Run()
 }
 

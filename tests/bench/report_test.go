@@ -27,6 +27,9 @@ const (
 	callsMessage  = "API calls per command that changes a page"
 	shutdown      = "SIGTERM in a job longer than the grace → worked on elsewhere"
 	shutdownAfter = "The same, counted from the cut"
+	gitSmall      = "git of a command and of one in another thread, 300 files"
+	gitLarge      = "The same, 5,000 files"
+	gitIgnored    = "The same, 5,000 files and 25,000 ignored ones"
 	startUp       = "Start of the program → first ReceiveMessage"
 	memory        = "Resident memory, idle"
 )
@@ -35,6 +38,7 @@ func order() []string {
 	return []string{
 		receiveOne, receiveFour, claimHandler, claimAgent, recovery, recoveryReal,
 		callsIdle, callsClaimed, callsMessage, shutdown, shutdownAfter, startUp, memory,
+		gitSmall, gitLarge, gitIgnored,
 	}
 }
 
