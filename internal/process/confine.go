@@ -88,7 +88,9 @@ func callFilter(unixToo bool) ([]unix.SockFilter, error) {
 		}
 	}
 	f := []unix.SockFilter{
-		load(callArch), is(arch, 1), {Code: unix.BPF_JMP | unix.BPF_JA, K: 1}, deny(unix.ENOSYS),
+		load(callArch), is(arch, 1),
+		{Code: unix.BPF_JMP | unix.BPF_JA, K: 1},
+		deny(unix.ENOSYS),
 		load(callNumber),
 		test(unix.BPF_JGE, 0x40000000, 1), deny(unix.ENOSYS), // another numbering on amd64
 		is(unix.SYS_IO_URING_SETUP, 1), deny(unix.ENOSYS),

@@ -1,17 +1,20 @@
 package process_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/webordinary/claude-code-container/internal/process"
+	"github.com/webordinary/claude-code-container/internal/process/processtest"
 )
 
 // walled runs a shell script behind a wall, and returns what it says.
@@ -100,4 +103,68 @@ func TestDatagrams(t *testing.T) {
 			t.Errorf("a datagram came through: %v, %v", sent, err)
 		}
 	})
+}
+
+func TestProbe(t *testing.T) {
+	overWalls(t, func(t *testing.T, r *process.Runner) {
+		err := r.Probe(t.Context(), r.Keeper)
+		if r.Wall != process.WallOff {
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		for _, what := range []string{"read the worker's files", "read the worker's environment", "send signals to the worker", "reach other addresses"} {
+			if err == nil || !strings.Contains(err.Error(), "can "+what) {
+				t.Errorf("without a wall the probe says %v, and not that a child can %s", err, what)
+			}
+		}
+	})
+}
+
+// A wall that cannot be built is not the program's fault, and nothing runs.
+func TestNoWall(t *testing.T) {
+	r := processtest.Runner(t)
+	r.Wall = "moat"
+	c, out := shell(t, "echo ran")
+	if _, err := r.Run(t.Context(), c); !errors.Is(err, process.ErrWall) || errors.Is(err, process.ErrNotFound) || out.Len() > 0 {
+		t.Errorf("an unknown wall: %v, %q", err, out)
+	}
+	r.Wall = process.WallBubblewrap
+	c.Access.Write = append(c.Access.Write, "/no/such/directory")
+	if _, err := r.Run(t.Context(), c); !errors.Is(err, process.ErrWall) || !strings.Contains(out.String(), "/no/such/directory") {
+		t.Errorf("a directory that is not there: %v, %q", err, out)
+	}
+}
+
+// BenchmarkRun measures what keeper and wall add to a child that does nothing. On a
+// busy machine the best time says most.
+func BenchmarkRun(b *testing.B) {
+	r, dir := processtest.Runner(b), b.TempDir()
+	measure := func(name string, f func() error) {
+		b.Run(name, func(b *testing.B) {
+			best := time.Hour
+			for b.Loop() {
+				began := time.Now()
+				if err := f(); err != nil {
+					b.Fatal(err)
+				}
+				best = min(best, time.Since(began))
+			}
+			b.ReportMetric(float64(best.Microseconds())/1000, "best-ms")
+		})
+	}
+	measure("by_hand", func() error { return exec.CommandContext(b.Context(), "/bin/true").Run() })
+	for _, wall := range processtest.Walls() {
+		r.Wall = wall
+		measure(string(wall), func() error {
+			_, err := r.Run(b.Context(), process.Command{
+				Path: "/bin/true", Dir: dir, Access: &process.Access{Write: []string{dir}, Proxy: "127.0.0.1:20009"},
+			})
+			return err
+		})
+		if wall != process.WallOff {
+			measure(string(wall)+"_probe", func() error { return r.Probe(b.Context(), r.Keeper) })
+		}
+	}
 }

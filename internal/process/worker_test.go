@@ -31,9 +31,9 @@ type worker struct {
 // startWorker runs a script in a worker, and returns when it has said "up".
 func startWorker(t *testing.T, r *process.Runner, program, script string) *worker {
 	t.Helper()
-	pidFile := filepath.Join(t.TempDir(), "pid")
 	c, _ := shell(t, "")
-	c.Path, c.Args = program, []string{r.Keeper[0], silence.String(), pidFile, "MARK=" + mark(t), script}
+	c.Path, c.Args = program, []string{r.Keeper[0], string(r.Wall), silence.String(), c.Dir, "MARK=" + mark(t), script}
+	c.Access = nil
 	c.Env = process.Environ(os.Environ(), nil) // the worker itself has no mark
 	up := make(chan struct{}, 1)
 	c.Stdout = writerFunc(func(p []byte) (int, error) {
@@ -55,7 +55,7 @@ func startWorker(t *testing.T, r *process.Runner, program, script string) *worke
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
 	<-up
-	text, err := os.ReadFile(pidFile)
+	text, err := os.ReadFile(filepath.Join(c.Dir, "pid"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,11 @@ func workerPrograms(t *testing.T) (program string, scripts map[string]string) {
 // A worker that dies cannot clean up; the keeper does.
 func TestTreeDiesWithTheWorker(t *testing.T) {
 	t.Parallel()
-	r := processtest.Runner(t)
+	overWalls(t, treeDiesWithTheWorker)
+}
+
+func treeDiesWithTheWorker(t *testing.T, r *process.Runner) {
+	t.Helper()
 	program, scripts := workerPrograms(t)
 	for name, script := range scripts {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
@@ -119,7 +123,11 @@ func TestTreeDiesWithTheWorker(t *testing.T) {
 // do not work on.
 func TestTreeDiesWhenTheWorkerFreezes(t *testing.T) {
 	t.Parallel()
-	r := processtest.Runner(t)
+	overWalls(t, treeDiesWhenTheWorkerFreezes)
+}
+
+func treeDiesWhenTheWorkerFreezes(t *testing.T, r *process.Runner) {
+	t.Helper()
 	program, scripts := workerPrograms(t)
 	for name, script := range scripts {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
@@ -138,7 +146,11 @@ func TestTreeDiesWhenTheWorkerFreezes(t *testing.T) {
 // A frozen container freezes the keeper, too.
 func TestKeeperFrozenWithTheWorker(t *testing.T) {
 	t.Parallel()
-	r := processtest.Runner(t)
+	overWalls(t, keeperFrozenWithTheWorker)
+}
+
+func keeperFrozenWithTheWorker(t *testing.T, r *process.Runner) {
+	t.Helper()
 	program, scripts := workerPrograms(t)
 	w := startWorker(t, r, program, scripts["all at once"])
 	w.signal(syscall.SIGSTOP)
@@ -170,7 +182,11 @@ func TestKeeperFrozenWithTheWorker(t *testing.T) {
 // A busy worker is not a frozen one: as long as it beats, a child may be silent
 // for as long as it likes.
 func TestHeartbeatKeepsTheTreeAlive(t *testing.T) {
-	r := processtest.Runner(t)
+	overWalls(t, heartbeatKeepsTheTreeAlive)
+}
+
+func heartbeatKeepsTheTreeAlive(t *testing.T, r *process.Runner) {
+	t.Helper()
 	r.Silence, r.Heartbeat = 500*time.Millisecond, 50*time.Millisecond
 	c, _ := shell(t, "sleep 1.2")
 	if _, err := r.Run(t.Context(), c); err != nil {
@@ -181,7 +197,11 @@ func TestHeartbeatKeepsTheTreeAlive(t *testing.T) {
 // Whatever else the end of a freeze brings, the child is not blamed for it.
 func TestSilenceIsNotTheChildsFault(t *testing.T) {
 	t.Parallel()
-	r := processtest.Runner(t)
+	overWalls(t, silenceIsNotTheChildsFault)
+}
+
+func silenceIsNotTheChildsFault(t *testing.T, r *process.Runner) {
+	t.Helper()
 	r.Silence, r.Heartbeat = 200*time.Millisecond, time.Hour
 	for name, script := range stubborn() {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {

@@ -1,5 +1,5 @@
 // Command worker is a worker that tests can kill and freeze: it runs one script
-// under a keeper, having written its process id to a file. It exits with 3 if
+// under a keeper, behind a wall, having written its process id to a file. It exits with 3 if
 // the script was ended because the worker was frozen.
 package main
 
@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 )
 
 func main() {
-	switch err := run(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]); {
+	switch err := run(os.Args[1:]); {
 	case errors.Is(err, process.ErrSilence):
 		os.Exit(3)
 	case err != nil:
@@ -22,17 +23,19 @@ func main() {
 	}
 }
 
-func run(keeper, silence, pidFile, mark, script string) error {
+func run(args []string) error {
+	keeper, wall, silence, dir, mark, script := args[0], args[1], args[2], args[3], args[4], args[5]
 	d, err := time.ParseDuration(silence)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "pid"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		return err
 	}
-	r := process.Runner{Keeper: []string{keeper}, Silence: d, Heartbeat: d / 10}
+	r := process.Runner{Keeper: []string{keeper}, Silence: d, Heartbeat: d / 10, Wall: process.Wall(wall), Read: []string{filepath.Dir(filepath.Dir(keeper))}}
 	_, err = r.Run(context.Background(), process.Command{
-		Path: "sh", Args: []string{"-c", script}, Env: append(process.Environ(os.Environ(), nil), mark), Stdout: os.Stdout,
+		Path: "sh", Args: []string{"-c", script}, Dir: dir, Env: append(process.Environ(os.Environ(), nil), mark, "TMPDIR="+dir), Stdout: os.Stdout,
+		Access: &process.Access{Pair: "shop#u1", Write: []string{dir}},
 	})
 	return err
 }
