@@ -56,6 +56,8 @@ func KeeperMain(args []string, stderr io.Writer) int {
 		grace:   s.Grace,
 		silence: s.Silence,
 		self:    os.Getpid(),
+		// The watchers do not wait: the first word is enough.
+		exceeded: make(chan *LimitError, 1),
 	}
 	k.run(s)
 	return 0
@@ -68,6 +70,9 @@ type keeper struct {
 	silence time.Duration
 	self    int
 	child   int
+	// exceeded tells of the limits that the tree exceeds; over is the first.
+	exceeded chan *LimitError
+	over     *LimitError
 }
 
 func (k *keeper) run(s spec) {
@@ -76,12 +81,19 @@ func (k *keeper) run(s spec) {
 		k.tell(record{Error: err.Error()})
 		return
 	}
+	after, err := s.prepare()
+	if err != nil {
+		k.tell(record{Error: err.Error()})
+		return
+	}
 	child, err := syscall.ForkExec(l.path, l.argv, l.attr)
+	after(child)
 	if err != nil {
 		k.tell(record{Error: fmt.Sprintf("%s: %v", filepath.Base(s.Program), err)})
 		return
 	}
 	k.child = child
+	k.watch(s)
 	k.tell(record{Pid: child})
 	closeInherited()
 
@@ -90,6 +102,9 @@ func (k *keeper) run(s spec) {
 	go k.reap(exited, gone)
 	ended, silent := k.supervise(orders, exited, gone)
 	rec := record{Ended: true, Silent: silent, Exit: ended.ExitStatus()}
+	if k.over != nil && ended.Signaled() {
+		rec.Limit = k.over
+	}
 	if ended.Signaled() {
 		rec.Exit, rec.Signal = 0, int(ended.Signal())
 	}
@@ -178,6 +193,8 @@ func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus,
 			default:
 			}
 			return ended, silent && ended.Signaled()
+		case k.over = <-k.exceeded:
+			over = true
 		case <-again.C:
 		}
 		if over {
