@@ -93,6 +93,9 @@ func (k *keeper) run(s spec) {
 		return
 	}
 	k.child = child
+	// The child is not to get hold of us. Not before: what is in /proc/self is not
+	// ours to write from here on.
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) //nolint:errcheck // it cannot fail
 	k.watch(s)
 	k.tell(record{Pid: child})
 	closeInherited()
