@@ -23,6 +23,7 @@ import (
 	"github.com/webordinary/claude-code-container/internal/claim"
 	"github.com/webordinary/claude-code-container/internal/deploy"
 	"github.com/webordinary/claude-code-container/internal/journal"
+	"github.com/webordinary/claude-code-container/internal/process"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/router"
 )
@@ -87,6 +88,9 @@ type demo struct {
 }
 
 func runDemo(ctx context.Context, sys system, o demoOptions) error {
+	if err := process.Harden(); err != nil {
+		return err
+	}
 	c, err := loadDemoConfig(sys)
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ import (
 	"github.com/webordinary/claude-code-container/internal/claim"
 	"github.com/webordinary/claude-code-container/internal/deploy"
 	"github.com/webordinary/claude-code-container/internal/journal"
+	"github.com/webordinary/claude-code-container/internal/process"
 	"github.com/webordinary/claude-code-container/router"
 )
 
@@ -39,6 +40,9 @@ func runCommand(sys system) *cobra.Command {
 			"Everything is set by the environment or by .env.local in the working directory:\n\n" + describeConfig(),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := process.Harden(); err != nil {
+				return err
+			}
 			c, err := loadConfig(sys.environ, "UNCLAIMED_QUEUE_URL", anthropicKey)
 			if err != nil {
 				return err

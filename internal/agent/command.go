@@ -73,6 +73,9 @@ func (c *Command) Run(ctx context.Context, r Request) (Result, error) {
 	case errors.Is(err, errTimeout):
 		return result, tookTooLong(timeout)
 	}
+	if over, ok := errors.AsType[*process.LimitError](err); ok {
+		return result, tookTooMuch(over)
+	}
 	e := outcome{err: err, stderr: stderr.String()}.byExit()
 	e.Message = redact(clean(e.Message))
 	return result, e

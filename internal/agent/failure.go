@@ -46,8 +46,13 @@ type outcome struct {
 // failure says what went wrong, first by why we ended the run, then by its last
 // word, then by how it exited.
 func (o outcome) failure() *Error {
-	var t *throttledError
+	var (
+		t    *throttledError
+		over *process.LimitError
+	)
 	switch {
+	case errors.As(o.err, &over):
+		return tookTooMuch(over)
 	case errors.Is(o.err, process.ErrNotFound):
 		return missing(o.err)
 	case errors.Is(o.err, errTimeout):
@@ -70,6 +75,10 @@ func missing(err error) *Error {
 
 func tookTooLong(timeout time.Duration) *Error {
 	return &Error{Code: CodeTimeout, Message: fmt.Sprintf("The agent was not done after %s, so it was ended. What it had changed is kept. Please ask for less at once.", timeout)}
+}
+
+func tookTooMuch(over *process.LimitError) *Error {
+	return &Error{Code: CodeFailed, Err: over, Message: "The agent was ended, with all that it had started: " + over.Error() + ". What it had changed is kept."}
 }
 
 // byResult goes by the CLI's last word.

@@ -187,13 +187,22 @@ func (s *site) run(ctx context.Context, program string, args ...string) (*output
 		},
 	})
 	command := program + " " + strings.Join(args, " ")
-	var exit *process.ExitError
+	var (
+		exit *process.ExitError
+		over *process.LimitError
+	)
 	switch {
 	case err == nil:
 		s.logger().DebugContext(ctx, "build step done", slog.String("command", command), slog.Duration("duration", result.Duration))
 		return &out, nil
 	case errors.Is(err, errTimeout):
 		return &out, &Error{CodeTimeout, fmt.Sprintf("%q was stopped: it took longer than %s.", command, timeout)}
+	case errors.As(err, &over):
+		code := CodeFailed
+		if over.What == process.LimitMemory {
+			code = CodeOutOfMemory
+		}
+		return &out, &Error{code, fmt.Sprintf("%q was ended, with all that it had started: %s.", command, over)}
 	case errors.As(err, &exit) && outOfMemory(exit.Result, &out):
 		return &out, &Error{CodeOutOfMemory, fmt.Sprintf("%q ran out of memory.", command)}
 	}

@@ -67,6 +67,8 @@ func KeeperMain(args []string, stderr io.Writer) int {
 		grace:   s.Grace,
 		silence: s.Silence,
 		self:    os.Getpid(),
+		// The watchers do not wait: the first word is enough.
+		exceeded: make(chan *LimitError, 1),
 	}
 	runtime.LockOSThread() // whose end bubblewrap would take for ours
 	k.run(s)
@@ -81,6 +83,9 @@ type keeper struct {
 	self    int
 	child   int
 	spares  bool // TERM is not for the child, only for what is below it
+	// exceeded tells of the limits that the tree exceeds; over is the first.
+	exceeded chan *LimitError
+	over     *LimitError
 }
 
 func (k *keeper) run(s spec) {
@@ -89,13 +94,23 @@ func (k *keeper) run(s spec) {
 		k.tell(record{Wall: err.Error()})
 		return
 	}
+	after, err := s.prepare()
+	if err != nil {
+		k.tell(record{Error: err.Error()})
+		return
+	}
 	child, err := syscall.ForkExec(l.path, l.argv, l.attr)
 	l.close()
+	after(child)
 	if err != nil {
 		k.tell(record{Error: fmt.Sprintf("%s: %v", filepath.Base(l.path), err)})
 		return
 	}
 	k.child, k.spares = child, l.spares
+	// The child is not to get hold of us. Not before: what is in /proc/self is not
+	// ours to write from here on.
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) //nolint:errcheck // it cannot fail
+	k.watch(s)
 	k.tell(record{Pid: child})
 	closeInherited()
 
@@ -110,6 +125,9 @@ func (k *keeper) run(s spec) {
 	rec.Silent = silent
 	if l.told != nil {
 		rec = l.ending(rec)
+	}
+	if k.over != nil && rec.Signal != 0 {
+		rec.Limit = k.over
 	}
 	k.tell(rec)
 }
@@ -210,6 +228,8 @@ func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus,
 			default:
 			}
 			return ended, silent && ended.Signaled()
+		case k.over = <-k.exceeded:
+			over = true
 		case <-again.C:
 		}
 		if over {

@@ -64,6 +64,10 @@ type Command struct {
 	// Grace is the time between TERM and KILL when the context ends; zero
 	// means 2 s.
 	Grace time.Duration
+	// MemoryLimit bounds what each process of the child's allocates, in bytes;
+	// zero means no bound. Node.js and its like need Access and the limits of
+	// the Runner instead, as they allocate what they never touch.
+	MemoryLimit int64
 	// Access is what a child of another's making may touch. Nil means that the
 	// child is the worker's own, such as git, and stands on its side of the wall.
 	Access *Access
@@ -120,12 +124,13 @@ type Runner struct {
 	Silence time.Duration
 	Wall    Wall         // around children with an Access; empty means WallOff
 	Read    []string     // what they may read besides the system's programs: absolute paths
+	Limits  Limits       // of each of them, with all that it starts
 	Log     *slog.Logger // nil means none
 }
 
 // Run runs a child to its end. When ctx ends, the whole tree gets TERM, and KILL
 // after the grace; then the error is the cause of ctx. Else it is nil, an
-// *ExitError, or one that wraps ErrNotFound or ErrWall. If we were frozen for longer than
+// *ExitError, or one that wraps a *LimitError, ErrNotFound or ErrWall. If we were frozen for longer than
 // Silence it wraps ErrSilence, whatever ctx says: on thawing, timers fire that
 // are nobody's fault. Nothing of the tree is alive when Run returns.
 func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
@@ -191,10 +196,14 @@ func (r *Runner) start(path string, c Command) (*kept, error) {
 	}
 	defer statusW.Close() //nolint:errcheck // the keeper has its own
 
-	order, err := json.Marshal(spec{
+	s := spec{
 		Grace: c.grace(), Silence: orDefault(r.Silence, defaultSilence), Program: path, Args: c.Args, Dir: c.Dir,
-		Wall: r.Wall, Read: r.Read, Access: c.Access,
-	})
+		Wall: r.Wall, Read: r.Read, Access: c.Access, MemoryLimit: c.MemoryLimit,
+	}
+	if c.Access != nil {
+		s.Limits = r.Limits.orDefaults()
+	}
+	order, err := json.Marshal(s)
 	if err != nil {
 		controlW.Close() //nolint:errcheck // the first error counts
 		statusR.Close()  //nolint:errcheck // the first error counts
@@ -231,7 +240,10 @@ type spec struct {
 	Wall    Wall          `json:"wall,omitempty"`
 	Read    []string      `json:"read,omitempty"`
 	Access  *Access       `json:"access,omitempty"`
-	PWD     bool          `json:"pwd,omitempty"` // the environment has it; else bwrap's is not the child's
+	Limits  Limits        `json:"limits,omitzero"` // if there is an Access
+	// MemoryLimit is the Command's.
+	MemoryLimit int64 `json:"memoryLimit,omitempty"`
+	PWD         bool  `json:"pwd,omitempty"` // the environment has it; else bwrap's is not the child's
 
 	keeper []string // how the keeper itself was called, without the spec
 }
@@ -304,6 +316,8 @@ type record struct {
 	Silent bool   `json:"silent,omitempty"` // it was ended because the worker was silent
 	Error  string `json:"error,omitempty"`
 	Wall   string `json:"wall,omitempty"` // why there is no wall
+	// Limit is what it was ended for.
+	Limit *LimitError `json:"limit,omitempty"`
 }
 
 func (k *kept) result() (Result, error) {
@@ -324,6 +338,8 @@ func (k *kept) result() (Result, error) {
 			return Result{ExitCode: -1}, fmt.Errorf("%w: %s", ErrNotFound, rec.Error)
 		case rec.Ended && rec.Silent:
 			return Result{ExitCode: -1, Signal: syscall.SIGKILL}, ErrSilence
+		case rec.Ended && rec.Limit != nil:
+			return Result{ExitCode: -1, Signal: syscall.SIGKILL}, rec.Limit
 		case rec.Ended && rec.Signal != 0:
 			return Result{ExitCode: -1, Signal: syscall.Signal(rec.Signal)}, nil
 		case rec.Ended:

@@ -76,12 +76,17 @@ func (w *Workspace) gitRun(ctx context.Context, call gitCall, args ...string) (s
 	_, err := w.store.config.Runner.Run(ctx, process.Command{
 		Path: w.store.config.Git, Args: all, Dir: filepath.Join(w.dir, "worker"), Env: w.gitEnv(call.settings),
 		Stdin: strings.NewReader(call.stdin), Stdout: &stdout, Stderr: &stderr,
+		MemoryLimit: w.store.config.GitMemory,
 	})
 	if err == nil && stdout.over {
 		err = errTooMuch
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &gitError{command: args[0], stderr: stderr.String(), err: err}
+		if strings.Contains(stderr.String(), "ut of memory") {
+			reason := fmt.Sprintf("the repository holds something that takes git more than %d MB of memory", w.store.config.GitMemory>>20)
+			err = &Error{Code: "file_too_large", Reason: reason, Err: err}
+		}
 	}
 	return stdout.kept.String(), err
 }
@@ -237,6 +242,9 @@ func (w *Workspace) remoteError(ctx context.Context, err error) error {
 	}
 	if errors.Is(err, process.ErrSilence) || errors.Is(err, ErrTaken) {
 		return err // the remote has nothing to do with it
+	}
+	if own, ok := errors.AsType[*Error](err); ok {
+		return own // as above
 	}
 	text := err.Error()
 	host := "the repository's host"

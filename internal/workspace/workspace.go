@@ -58,7 +58,9 @@ type Config struct {
 	Root   string // absolute; the directories of all pairs are in it
 	Runner *process.Runner
 	Git    string // the git program; empty means git
-	Env    []string
+	// GitMemory bounds what a git process allocates, in bytes; zero means 1 GB.
+	GitMemory int64
+	Env       []string
 	// Token is the password of x-access-token. It is sent to AllowedHosts
 	// only.
 	Token        string
@@ -79,6 +81,9 @@ type Store struct{ config Config }
 func New(c Config) *Store {
 	if c.Git == "" {
 		c.Git = "git"
+	}
+	if c.GitMemory == 0 {
+		c.GitMemory = 1 << 30
 	}
 	if len(c.AllowedHosts) == 0 {
 		c.AllowedHosts = []string{"github.com"}

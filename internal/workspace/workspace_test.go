@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -619,5 +620,28 @@ func TestFrozenWorker(t *testing.T) {
 	_, err := store.Open(t.Context(), f.request("1", "c1"))
 	if e, ok := errors.AsType[*workspace.Error](err); ok || !errors.Is(err, process.ErrSilence) {
 		t.Errorf("got %v (%v)", err, e)
+	}
+}
+
+// TestObjectBomb opens a repository with a blob that is small in a pack and large in
+// memory: it is git that ends, and not the worker that grows.
+func TestObjectBomb(t *testing.T) {
+	f := setUp(t)
+	const size = 100 << 20
+	f.Commit(t, "site.git", "main", "A bomb", map[string]string{"bomb.bin": strings.Repeat("\x00", size)})
+	f.store = workspace.New(workspace.Config{
+		Root: f.root, Runner: processtest.Runner(t), Env: processtest.Env(t), Token: gitserver.Token, AllowedHosts: []string{f.Host}, GitMemory: size / 2,
+	})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	_, err := f.store.Open(t.Context(), f.request("1", "c1"))
+	runtime.ReadMemStats(&after)
+	e, ok := errors.AsType[*workspace.Error](err)
+	if !ok || e.Code != "file_too_large" {
+		t.Fatalf("error = %v", err)
+	}
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > size/4 {
+		t.Errorf("the worker took %d MB", grown>>20)
 	}
 }
