@@ -36,6 +36,12 @@ const (
 // starts itself: its second stage, or a probe.
 func KeeperMain(args []string, stderr io.Writer) int {
 	var s spec
+	if raised() {
+		return raisedMain(args, stderr)
+	}
+	if len(args) == 1 && args[0] == usersArg {
+		return refuse(stderr, errors.New("it is not setuid root here: it must be installed so, on a file system without nosuid, in a container that may gain privileges (no-new-privileges is off), and be called by a worker that is not root"))
+	}
 	if len(args) == 2 {
 		switch args[0] {
 		case enterArg:
@@ -48,31 +54,43 @@ func KeeperMain(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "keeper: it is started by webordinary, not by hand") //nolint:errcheck // nobody else to tell
 		return 2
 	}
-	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
-		fmt.Fprintln(stderr, "keeper: the kernel has no subreapers") //nolint:errcheck // nobody else to tell
+	if err := supervisor(); err != nil {
+		fmt.Fprintln(stderr, "keeper:", err) //nolint:errcheck // nobody else to tell
 		return 2
+	}
+	s.keeper = os.Args[:len(os.Args)-len(args)]
+	runtime.LockOSThread() // whose end bubblewrap would take for ours
+	newKeeper(os.NewFile(controlFD, "control"), s).run(s)
+	return 0
+}
+
+// supervisor makes this process the parent of orphans, deaf to what is meant for
+// the worker's group, and keeps from the child what else is open.
+func supervisor() error {
+	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
+		return errors.New("the kernel has no subreapers")
 	}
 	// A signal to our group is the worker's business. To ignore it would be
 	// inherited by the child; to catch it is not.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	// Whatever else was open in the worker's parents is not the child's.
 	if err := unix.CloseRange(controlFD, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		fmt.Fprintln(stderr, "keeper: the kernel has no close_range") //nolint:errcheck // nobody else to tell
-		return 2
+		return errors.New("the kernel has no close_range")
 	}
-	s.keeper = os.Args[:len(os.Args)-len(args)]
-	k := keeper{
-		control: os.NewFile(controlFD, "control"),
+	return nil
+}
+
+func newKeeper(control *os.File, s spec) *keeper {
+	return &keeper{
+		control: control,
 		status:  json.NewEncoder(os.NewFile(statusFD, "status")),
 		grace:   s.Grace,
 		silence: s.Silence,
 		self:    os.Getpid(),
+		pair:    s.pair,
 		// The watchers do not wait: the first word is enough.
 		exceeded: make(chan *LimitError, 1),
 	}
-	runtime.LockOSThread() // whose end bubblewrap would take for ours
-	k.run(s)
-	return 0
 }
 
 type keeper struct {
@@ -82,7 +100,8 @@ type keeper struct {
 	silence time.Duration
 	self    int
 	child   int
-	spares  bool // TERM is not for the child, only for what is below it
+	spares  bool      // TERM is not for the child, only for what is below it
+	pair    *pairUser // whose processes end with the child; nil if it has no user of its own
 	// exceeded tells of the limits that the tree exceeds; over is the first.
 	exceeded chan *LimitError
 	over     *LimitError
@@ -116,6 +135,9 @@ func (k *keeper) run(s spec) {
 
 	orders, exited, gone := make(chan byte), make(chan syscall.WaitStatus, 1), make(chan struct{})
 	go k.listen(orders)
+	if l.feed != nil {
+		go l.feed()
+	}
 	if l.outlet != nil {
 		go relay(l.outlet, s.Access.Proxy)
 	}
@@ -130,6 +152,17 @@ func (k *keeper) run(s spec) {
 		rec.Limit = k.over
 	}
 	k.tell(rec)
+	if k.pair != nil {
+		k.mend(k.pair)
+	}
+}
+
+// mend ends what is left of the pair's processes, and lets the worker have what
+// the child has closed. The worker waits for it.
+func (k *keeper) mend(p *pairUser) {
+	if err := errors.Join(p.endAll(), p.settle(false)); err != nil {
+		k.tell(record{Note: err.Error()})
+	}
 }
 
 // ending is the record of how a process ended.
@@ -236,6 +269,9 @@ func (k *keeper) supervise(orders <-chan byte, exited <-chan syscall.WaitStatus,
 			// Stopped first, so that none forks while the list is read.
 			k.signal(syscall.SIGSTOP)
 			k.signal(syscall.SIGKILL)
+			if k.pair != nil {
+				k.pair.end() //nolint:errcheck // it is tried again, and what is left is told at the end
+			}
 		}
 	}
 }

@@ -30,6 +30,11 @@ func (s spec) landlock() error {
 	if v := landlockVersion(); v < leastLandlock {
 		return fmt.Errorf("the kernel has version %d of Landlock; %d, of Linux 6.12, is needed", v, leastLandlock)
 	}
+	return s.restrict()
+}
+
+// restrict does so with what the kernel has of Landlock.
+func (s spec) restrict() error {
 	rules := []landlock.Rule{
 		landlock.RWFiles("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty").WithIoctlDev().IgnoreIfMissing(),
 		// What of it belongs to processes outside, Landlock closes, but for what

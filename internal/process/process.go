@@ -46,6 +46,9 @@ var ErrSilence = errors.New("the worker was frozen, and its children were ended"
 // of the child has run.
 var ErrWall = errors.New("no wall around the child")
 
+// errLost is returned when nobody knows how the child ended.
+var errLost = errors.New("the keeper ended before the child did")
+
 const (
 	defaultGrace     = 2 * time.Second // between TERM and KILL
 	defaultHeartbeat = time.Second
@@ -116,6 +119,9 @@ func (e *ExitError) Error() string {
 type Runner struct {
 	// Keeper is the program and the first arguments that start the keeper.
 	Keeper []string
+	// Setuid is the same for the keeper that is installed setuid, which WallUsers
+	// needs.
+	Setuid []string
 	// Heartbeat is how often each keeper hears from us; zero means 1 s.
 	Heartbeat time.Duration
 	// Silence is when a keeper that hears nothing kills its tree; zero means
@@ -153,8 +159,14 @@ func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
 	if !k.wait(ctx, c.grace()) && r.Log != nil {
 		r.Log.WarnContext(ctx, "keeper had to be killed", slog.String("program", filepath.Base(path)))
 	}
-	result, err := k.result()
+	result, note, err := k.result()
 	result.Duration = time.Since(began)
+	if errors.Is(err, errLost) && c.Access != nil {
+		err = errors.Join(err, r.Mend(context.WithoutCancel(ctx), *c.Access, false))
+	}
+	if note != "" && r.Log != nil {
+		r.Log.WarnContext(ctx, "what the child left is not in order", slog.String("reason", note))
+	}
 	switch {
 	case ctx.Err() != nil && !errors.Is(err, ErrSilence):
 		return result, context.Cause(ctx)
@@ -184,6 +196,17 @@ type kept struct {
 }
 
 func (r *Runner) start(path string, c Command) (*kept, error) {
+	s := spec{
+		Grace: c.grace(), Silence: orDefault(r.Silence, defaultSilence), Program: path, Args: c.Args, Dir: c.Dir,
+		Wall: r.Wall, Read: r.Read, Access: c.Access, MemoryLimit: c.MemoryLimit,
+	}
+	if c.Access != nil {
+		s.Limits = r.Limits.orDefaults()
+	}
+	return r.startSpec(s, c)
+}
+
+func (r *Runner) startSpec(order spec, c Command) (*kept, error) {
 	controlR, controlW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -196,23 +219,13 @@ func (r *Runner) start(path string, c Command) (*kept, error) {
 	}
 	defer statusW.Close() //nolint:errcheck // the keeper has its own
 
-	s := spec{
-		Grace: c.grace(), Silence: orDefault(r.Silence, defaultSilence), Program: path, Args: c.Args, Dir: c.Dir,
-		Wall: r.Wall, Read: r.Read, Access: c.Access, MemoryLimit: c.MemoryLimit,
-	}
-	if c.Access != nil {
-		s.Limits = r.Limits.orDefaults()
-	}
-	order, err := json.Marshal(s)
+	cmd, err := r.command(&order, c.Env)
 	if err != nil {
 		controlW.Close() //nolint:errcheck // the first error counts
 		statusR.Close()  //nolint:errcheck // the first error counts
 		return nil, err
 	}
-	args := append(slices.Clone(r.Keeper[1:]), string(order))
-	cmd := exec.Command(r.Keeper[0], args...) //nolint:gosec,noctx // the keeper ends it in order
 	cmd.Dir = c.Dir
-	cmd.Env = append([]string{}, c.Env...) // not nil: nil would inherit ours
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
 	cmd.ExtraFiles = []*os.File{controlR, statusW}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -220,14 +233,40 @@ func (r *Runner) start(path string, c Command) (*kept, error) {
 	if err := cmd.Start(); err != nil {
 		controlW.Close() //nolint:errcheck // the first error counts
 		statusR.Close()  //nolint:errcheck // the first error counts
-		return nil, fmt.Errorf("keeper %s: %w", r.Keeper[0], err)
+		return nil, fmt.Errorf("keeper %s: %w", cmd.Path, err)
 	}
 	k := &kept{cmd: cmd, control: controlW, status: statusR, done: make(chan struct{})}
 	go func() {
 		defer close(k.done)
 		cmd.Wait() //nolint:errcheck // how it ended, the status says
 	}()
+	if order.Env != nil {
+		controlW.SetWriteDeadline(time.Now().Add(5 * time.Second)) //nolint:errcheck // a pipe has deadlines
+		writeSpec(controlW, order)                                 //nolint:errcheck // what the keeper did not read, it says itself
+	}
 	return k, nil
+}
+
+// command is how the keeper is called. The setuid one is told the rest, with the
+// child's environment, by its control pipe: arguments are seen by everyone on the
+// machine.
+func (r *Runner) command(order *spec, env []string) (*exec.Cmd, error) {
+	if r.Wall == WallUsers && order.Access != nil {
+		if len(r.Setuid) == 0 {
+			return nil, fmt.Errorf("%w: the wall of users needs the setuid keeper", ErrWall)
+		}
+		order.Env = append([]string{}, env...)
+		cmd := exec.Command(r.Setuid[0], append(slices.Clone(r.Setuid[1:]), usersArg)...) //nolint:gosec,noctx // the keeper ends it in order
+		cmd.Env = []string{}
+		return cmd, nil
+	}
+	text, err := json.Marshal(order)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(r.Keeper[0], append(slices.Clone(r.Keeper[1:]), string(text))...) //nolint:gosec,noctx // the keeper ends it in order
+	cmd.Env = append([]string{}, env...)                                                  // not nil: nil would inherit ours
+	return cmd, nil
 }
 
 // spec tells the keeper what to run and how.
@@ -245,7 +284,15 @@ type spec struct {
 	MemoryLimit int64 `json:"memoryLimit,omitempty"`
 	PWD         bool  `json:"pwd,omitempty"` // the environment has it; else bwrap's is not the child's
 
-	keeper []string // how the keeper itself was called, without the spec
+	// Env is the program's, for a keeper that does not trust its own.
+	Env []string `json:"env,omitempty"`
+	// Mend asks for no program: only for order, and for it in every node_modules
+	// if Deep says so, too.
+	Mend bool `json:"mend,omitempty"`
+	Deep bool `json:"deep,omitempty"`
+
+	pair   *pairUser // whose user the child is, under WallUsers
+	keeper []string  // how the keeper itself was called, without the spec
 }
 
 // beat lets the keeper know that we are not frozen, until it has ended.
@@ -318,34 +365,42 @@ type record struct {
 	Wall   string `json:"wall,omitempty"` // why there is no wall
 	// Limit is what it was ended for.
 	Limit *LimitError `json:"limit,omitempty"`
+	Note  string      `json:"note,omitempty"` // what went wrong after the end
 }
 
-func (k *kept) result() (Result, error) {
+// result is how the child ended, and a note of what went wrong afterwards.
+func (k *kept) result() (result Result, note string, err error) {
 	dec := json.NewDecoder(k.status)
-	pid := 0
+	pid, ended := 0, false
 	for {
 		var rec record
-		if err := dec.Decode(&rec); err != nil {
+		switch err := dec.Decode(&rec); {
+		case err != nil && ended:
+			return result, note, nil
+		case err != nil:
 			if pid != 0 {
 				syscall.Kill(-pid, syscall.SIGKILL) //nolint:errcheck // best effort: the keeper is gone
 			}
-			return Result{ExitCode: -1}, errors.New("the keeper ended before the child did")
+			return Result{ExitCode: -1}, note, errLost
 		}
 		switch {
+		case rec.Note != "":
+			note = rec.Note
 		case rec.Wall != "":
-			return Result{ExitCode: -1}, fmt.Errorf("%w: %s", ErrWall, rec.Wall)
+			return Result{ExitCode: -1}, "", fmt.Errorf("%w: %s", ErrWall, rec.Wall)
 		case rec.Error != "":
-			return Result{ExitCode: -1}, fmt.Errorf("%w: %s", ErrNotFound, rec.Error)
+			return Result{ExitCode: -1}, "", fmt.Errorf("%w: %s", ErrNotFound, rec.Error)
 		case rec.Ended && rec.Silent:
-			return Result{ExitCode: -1, Signal: syscall.SIGKILL}, ErrSilence
+			return Result{ExitCode: -1, Signal: syscall.SIGKILL}, "", ErrSilence
 		case rec.Ended && rec.Limit != nil:
-			return Result{ExitCode: -1, Signal: syscall.SIGKILL}, rec.Limit
+			return Result{ExitCode: -1, Signal: syscall.SIGKILL}, "", rec.Limit
 		case rec.Ended && rec.Signal != 0:
-			return Result{ExitCode: -1, Signal: syscall.Signal(rec.Signal)}, nil
+			result, ended = Result{ExitCode: -1, Signal: syscall.Signal(rec.Signal)}, true
 		case rec.Ended:
-			return Result{ExitCode: rec.Exit}, nil
+			result, ended = Result{ExitCode: rec.Exit}, true
+		default:
+			pid = rec.Pid
 		}
-		pid = rec.Pid
 	}
 }
 

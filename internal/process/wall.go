@@ -13,6 +13,7 @@ type Wall string
 const (
 	WallOff        Wall = "off"        // children run as the worker, and may do what it may
 	WallBubblewrap Wall = "bubblewrap" // namespaces of their own, made by bwrap
+	WallUsers      Wall = "users"      // a user of the pair's own, entered through the setuid keeper
 	WallLandlock   Wall = "landlock"   // the worker's user, held by Landlock and a filter of system calls
 )
 
@@ -46,7 +47,10 @@ type launch struct {
 	// spares is set if what is started is not the program but its namespace's
 	// parent: TERM, which is for the program, would end all at once.
 	spares bool
-	files  []*os.File // to be closed once it is started
+	// feed tells the second stage what to do, once it is started; nil if its
+	// arguments do.
+	feed  func()
+	files []*os.File // to be closed once it is started
 }
 
 func (l *launch) close() {
@@ -80,6 +84,8 @@ func (s spec) launch() (*launch, error) {
 		return l, nil
 	case WallBubblewrap:
 		return l, s.bubblewrap(l)
+	case WallUsers:
+		return l, s.users(l)
 	case WallLandlock:
 		l.path, l.argv = "/proc/self/exe", s.enter()
 		return l, l.listen()

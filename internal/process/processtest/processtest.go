@@ -27,7 +27,9 @@ func Build(tb testing.TB, pkg string, flags ...string) string {
 	tb.Helper()
 	out := filepath.Join(tb.TempDir(), filepath.Base(pkg))
 	args := append(append([]string{"build", "-o", out}, flags...), pkg)
-	if msg, err := exec.CommandContext(tb.Context(), "go", args...).CombinedOutput(); err != nil {
+	cmd := exec.CommandContext(tb.Context(), "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as the image does
+	if msg, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("go %v: %v\n%s", args, err, msg)
 	}
 	return out
