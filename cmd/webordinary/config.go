@@ -78,7 +78,7 @@ type config struct {
 	AgentEnv        []string      `env:"AGENT_ENV" desc:"names of further variables that agent and npm get"`
 	AgentHosts      []string      `env:"AGENT_ALLOWED_HOSTS" desc:"what agent and npm may reach besides the model, host or host:port; else the npm registry in use"`
 	InterruptPolicy string        `env:"INTERRUPT_POLICY" envDefault:"thread" desc:"thread, any or never"`
-	Sandbox         string        `env:"SANDBOX" envDefault:"auto" desc:"wall around agent and npm: bubblewrap or landlock; auto takes the first that holds, off takes none"`
+	Sandbox         string        `env:"SANDBOX" envDefault:"auto" desc:"wall around agent and npm: bubblewrap, users or landlock; auto takes the first that holds, off takes none"`
 
 	IdleTimeout    time.Duration `env:"IDLE_TIMEOUT" envDefault:"5m" desc:"how long a project without work is kept"`
 	MaxClaims      int           `env:"MAX_CLAIMS" envDefault:"1" desc:"projects worked on at once"`

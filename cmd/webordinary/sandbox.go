@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/webordinary/claude-code-container/internal/process"
 )
@@ -23,8 +24,9 @@ func sandboxes() []string {
 }
 
 // raiseWall gives the runner the wall that SANDBOX asks for, having seen that it
-// holds. Probe is how the keeper is called as a probe.
-func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []string) error {
+// holds. Probe is how the keeper is called as a probe; workspaces is where the
+// wall of users needs a file system that keeps owners.
+func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []string, workspaces string) error {
 	candidates := process.Walls()
 	switch c.Sandbox {
 	case string(process.WallOff):
@@ -38,6 +40,9 @@ func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []
 	for _, wall := range candidates {
 		runner.Wall = wall
 		err := runner.Probe(ctx, probe)
+		if err == nil && wall == process.WallUsers {
+			err = probeUsers(ctx, runner, workspaces)
+		}
 		if err == nil {
 			return nil
 		}
@@ -47,8 +52,22 @@ func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []
 		why = append(why, fmt.Errorf("  %s: %s", wall, strings.ReplaceAll(err.Error(), "\n", ": "))) //nolint:errorlint // it is shown
 	}
 	return fmt.Errorf("there is no wall around agent and npm (SANDBOX=%s):\n%w\n"+
-		"Install bubblewrap where user namespaces are allowed, or use Linux 6.12 with Landlock.\n"+
+		"Install bubblewrap where user namespaces are allowed, or the keeper setuid, or use Linux 6.12 with Landlock.\n"+
 		"SANDBOX=off goes without, where instructions, repositories and packages are all trusted", c.Sandbox, errors.Join(why...))
+}
+
+// probeUsers tries out the file system of the workspaces. What the worker makes
+// from then on is closed to all but its group: a pair, which is let through to its
+// repository's objects, is neither.
+func probeUsers(ctx context.Context, runner *process.Runner, workspaces string) error {
+	if err := os.MkdirAll(workspaces, 0o755); err != nil { //nolint:gosec // the pairs pass through
+		return err
+	}
+	if err := runner.ProbeUsers(ctx, workspaces); err != nil {
+		return err
+	}
+	syscall.Umask(0o027)
+	return nil
 }
 
 // readable is what children may read besides what is below /usr: their programs,

@@ -28,10 +28,12 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 	// The children of a worker that freezes are gone before another one can have
 	// the project: within the margin by which trust ends before the lease.
 	silence := c.LeaseDuration / 6
-	runner := &process.Runner{Keeper: []string{self, keeperArg}, Heartbeat: silence / 8, Silence: silence, Log: log}
+	runner := &process.Runner{
+		Keeper: []string{self, keeperArg}, Setuid: []string{filepath.Join(filepath.Dir(self), "keeper")}, Heartbeat: silence / 8, Silence: silence, Log: log,
+	}
 	// A system-wide configuration of git that is there and cannot be read ends git.
 	childEnv := process.With(process.Environ(environ, c.AgentEnv), "GIT_CONFIG_NOSYSTEM=1")
-	if err := c.raiseWall(ctx, runner, []string{self, keeperArg}); err != nil {
+	if err := c.raiseWall(ctx, runner, []string{self, keeperArg}, workspaces); err != nil {
 		return nil, err
 	}
 	log.InfoContext(ctx, "wall around agent and npm", slog.String("wall", string(runner.Wall)), slog.String("leaves_open", runner.Wall.Leaves()))

@@ -61,9 +61,12 @@ func (r *Runner) probeUsers(ctx context.Context, dir string) error {
 	}
 	a := &Access{Pair: "probe#" + rand.Text(), Write: []string{site}}
 	_, err = r.Run(ctx, Command{
-		Path: "/bin/sh", Args: []string{"-c", "umask 077 && cat given > made && mkdir closed && echo > closed/file"}, Dir: site,
+		Path: "/bin/sh", Args: []string{"-c", `cd "$0" && umask 077 && cat given > made && mkdir closed && echo > closed/file`, site}, Dir: "/",
 		Env: []string{"PATH=/usr/bin:/bin"}, Access: a, Grace: time.Second,
 	})
+	if exit, failed := errors.AsType[*ExitError](err); failed {
+		return fmt.Errorf("a child cannot work in %s (%w); each directory above it must let all users pass (mode o+x)", site, exit)
+	}
 	if err != nil {
 		return err
 	}

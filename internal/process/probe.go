@@ -27,7 +27,7 @@ type attempt struct {
 	Secret string `json:"secret"` // a file that it must not read
 	Worker int    `json:"worker"` // a process that it must neither read nor signal
 	Open   string `json:"open"`   // an address that it may connect to
-	Closed string `json:"closed"` // an address that it must not connect to
+	Closed string `json:"closed"` // an address that it must not connect to; empty if that is not asked
 }
 
 // Probe tries out r's wall with a child, and returns nil if it holds; else the
@@ -55,9 +55,16 @@ func (r *Runner) Probe(ctx context.Context, program []string) error {
 		return err
 	}
 	defer closed.Close() //nolint:errcheck // nothing was written that matters
-	order, err := json.Marshal(attempt{
+	a := attempt{
 		Write: filepath.Join(write, "file"), Secret: secret, Worker: os.Getpid(), Open: open.Addr().String(), Closed: closed.Addr().String(),
-	})
+	}
+	if r.Wall == WallUsers {
+		a.Closed = ""                                // users alone close no network
+		if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the pair passes through
+			return err
+		}
+	}
+	order, err := json.Marshal(a)
 	if err != nil {
 		return err
 	}
@@ -134,7 +141,7 @@ func (a attempt) wrong() []string {
 		add(syscall.Kill(a.Worker, 0) == nil, "can send signals to the worker")
 	}
 	add(!reaches(a.Open), "cannot reach the proxy")
-	add(reaches(a.Closed), "can reach other addresses of the machine than the proxy's")
+	add(a.Closed != "" && reaches(a.Closed), "can reach other addresses of the machine than the proxy's")
 	return wrong
 }
 

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func shell(t *testing.T, script string) (process.Command, *bytes.Buffer) {
 	t.Helper()
 	var out bytes.Buffer
-	dir := t.TempDir()
+	dir := processtest.Dir(t)
 	return process.Command{
 		Path: "sh", Args: []string{"-c", script}, Dir: dir,
 		Env: append(process.Environ(os.Environ(), nil), "MARK="+mark(t)), Stdout: &out, Stderr: &out,
@@ -38,9 +38,7 @@ func overWalls(t *testing.T, f func(t *testing.T, r *process.Runner)) {
 	t.Helper()
 	for _, wall := range processtest.Walls() {
 		t.Run(string(wall), func(t *testing.T) {
-			r := processtest.Runner(t)
-			r.Wall = wall
-			f(t, r)
+			f(t, processtest.RunnerBehind(t, wall))
 		})
 	}
 }

@@ -181,11 +181,8 @@ func (s settler) change(dir int, name string, seen *unix.Stat_t) error {
 		return errors.New("it changed while it was handed over")
 	}
 	err = unix.Fchownat(fd, "", s.pair, s.gid, unix.AT_EMPTY_PATH)
-	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("change its owner: %w; %s", err, ownersHint)
-	}
 	if err != nil {
-		return err
+		return fmt.Errorf("change its owner: %w; %s", err, ownersHint)
 	}
 	// A mode cannot be set by such a descriptor, but by its place in /proc.
 	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)

@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/webordinary/claude-code-container/internal/process"
 	"github.com/webordinary/claude-code-container/internal/process/processtest"
@@ -389,25 +391,26 @@ func TestUsersKeeperRefuses(t *testing.T) {
 	loose, toRoot := filepath.Join(filepath.Dir(h.Keeper), "loose"), filepath.Join(filepath.Dir(h.Keeper), "plain")
 	h.Install(t, h.Keeper, loose, 0o4755)
 	h.Install(t, h.Keeper, toRoot, 0o755)
+	with := func(words []string, more ...string) []string { return slices.Concat(words, more) }
 	child := processtest.As(process.UserID(pair))
 	worker := processtest.As(processtest.WorkerID)
 	for name, tt := range map[string]struct {
 		words []string
 		want  string
 	}{
-		"a child":                    {append(child, h.Keeper, "users"), "Permission denied"},
-		"a child, loosely installed": {append(child, loose, "users"), "it must be installed with owner root and mode 4750"},
-		"a child as second stage":    {append(child, loose, "enter", pair), "it must be installed with owner root and mode 4750"},
-		"the worker by hand":         {append(worker, h.Keeper), "not by hand"},
-		"the worker with a spec":     {append(worker, h.Keeper, `{"program":"/bin/id"}`), "not by hand"},
-		"no new privileges":          {append(worker[:len(worker):len(worker)], "--no-new-privs", h.Keeper, "users"), "no-new-privileges is off"},
-		"not setuid":                 {append(worker, toRoot, "users"), "no-new-privileges is off"},
+		"a child":                    {with(child, h.Keeper, "users"), "Permission denied"},
+		"a child, loosely installed": {with(child, loose, "users"), "it must be installed with owner root and mode 4750"},
+		"a child as second stage":    {with(child, loose, "enter", pair), "it must be installed with owner root and mode 4750"},
+		"the worker by hand":         {with(worker, h.Keeper), "not by hand"},
+		"the worker with a spec":     {with(worker, h.Keeper, `{"program":"/bin/id"}`), "not by hand"},
+		"no new privileges":          {with(processtest.As(processtest.WorkerID, "--no-new-privs"), h.Keeper, "users"), "no-new-privileges is off"},
+		"not setuid":                 {with(worker, toRoot, "users"), "no-new-privileges is off"},
 		"root":                       {[]string{h.Keeper, "users"}, "by a worker that is not root"},
 		"the group by courtesy": {
 			[]string{"setpriv", "--reuid=64002", "--regid=64002", "--groups=" + strconv.Itoa(processtest.WorkerID), h.Keeper, "users"},
 			"it serves a worker of group",
 		},
-		"without capabilities": {append(worker[:len(worker):len(worker)], "--bounding-set=-kill,-chown", h.Keeper, "users"), "has not the capabilities"},
+		"without capabilities": {with(processtest.As(processtest.WorkerID, "--bounding-set=-kill,-chown"), h.Keeper, "users"), "has not the capabilities"},
 	} {
 		cmd := exec.CommandContext(t.Context(), tt.words[0], tt.words[1:]...)
 		out, err := cmd.CombinedOutput()
@@ -417,10 +420,72 @@ func TestUsersKeeperRefuses(t *testing.T) {
 	}
 }
 
-// What the wall of users needs is found out before anything depends on it.
+// What the wall of users needs is found out by a worker before anything depends on
+// it.
 func TestProbeUsers(t *testing.T) {
 	h := newHome(t)
-	if err := h.runner.ProbeUsers(t.Context(), h.Mkdir(t, "all", 0o777)); err != nil {
-		t.Error(err)
+	prober := filepath.Join(filepath.Dir(h.Keeper), "prober")
+	h.Install(t, processtest.Build(t, module+"internal/process/processtest/prober"), prober, 0o755)
+	closed := h.Mkdir(t, "closed/workspaces", 0o755)
+	h.Mkdir(t, "closed", 0o700)
+	for name, tt := range map[string]struct{ root, want string }{
+		"works":                   {h.Mkdir(t, "all", 0o755), ""},
+		"nobody passes through":   {closed, "must let all users pass"},
+		"owners are not kept":     {squashed(t, h.Mkdir(t, "mapped", 0o755)), "must not enforce a user"},
+		"the worker cannot write": {"/usr", "permission denied"},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			words := append(processtest.As(processtest.WorkerID), prober, h.Keeper, tt.root)
+			out, err := exec.CommandContext(t.Context(), words[0], words[1:]...).CombinedOutput() //nolint:gosec // a test's words
+			if err != nil != (tt.want != "") || !strings.Contains(string(out), tt.want) {
+				t.Errorf("%v, %q; want %q", err, out, tt.want)
+			}
+			left, err := filepath.Glob(filepath.Join(tt.root, ".probe-*"))
+			if err != nil || len(left) > 0 {
+				t.Errorf("the probe leaves %v, %v", left, err)
+			}
+		})
 	}
+}
+
+// squashed mounts a directory over itself such that it knows but root and the
+// worker: as good as a file server that maps all users to one.
+func squashed(t *testing.T, dir string) string {
+	t.Helper()
+	owner := exec.CommandContext(t.Context(), "sleep", "60")
+	owner.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: known(), GidMappings: known()}
+	if err := owner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		owner.Process.Kill() //nolint:errcheck // it only sleeps
+		owner.Wait()         //nolint:errcheck // it was killed
+	}()
+	users, err := os.Open("/proc/" + strconv.Itoa(owner.Process.Pid) + "/ns/user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer users.Close() //nolint:errcheck // it was only pointed to
+	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(tree) //nolint:errcheck // it is mounted
+	err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(users.Fd())})
+	if err == nil {
+		err = unix.MoveMount(tree, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	}
+	if err != nil {
+		t.Fatalf("mount %s with users of its own: %v", dir, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func known() []syscall.SysProcIDMap {
+	return []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: processtest.WorkerID, HostID: processtest.WorkerID, Size: 1}}
 }

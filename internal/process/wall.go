@@ -18,13 +18,20 @@ const (
 )
 
 // Walls are all walls, the best one first.
-func Walls() []Wall { return []Wall{WallBubblewrap, WallLandlock} }
+func Walls() []Wall { return []Wall{WallBubblewrap, WallUsers, WallLandlock} }
 
 // Leaves says what a wall leaves open, in a sentence or two for an operator.
 func (w Wall) Leaves() string {
 	switch w {
 	case WallBubblewrap:
 		return "It shares the kernel with the worker, and its processors."
+	case WallUsers:
+		const seen = "Agent and npm are a user of their own: they see which processes there are, with their names and arguments. "
+		if landlockVersion() >= leastLandlock {
+			return seen + "They can connect to the proxy's port on any host: let a security group close all but what the worker needs."
+		}
+		return seen + "The kernel has no Landlock for them: they can write to /tmp, and connect to all that the container can. " +
+			"Let a security group close all but what the worker needs, and give the task's role nothing else."
 	case WallLandlock:
 		return "The child is the worker's user: it sees which files and processes there are, with their sizes, names and arguments, " +
 			"and can change modes and times of the worker's files, though it reads and writes none. " +

@@ -18,7 +18,35 @@ func Runner(tb testing.TB) *process.Runner {
 
 // Walls are the walls that tests go through, and none.
 func Walls() []process.Wall {
-	return []process.Wall{process.WallOff, process.WallBubblewrap, process.WallLandlock}
+	return []process.Wall{process.WallOff, process.WallBubblewrap, process.WallUsers, process.WallLandlock}
+}
+
+// RunnerBehind returns a runner whose children are behind a wall. That of users
+// needs a test that is root.
+func RunnerBehind(tb testing.TB, wall process.Wall) *process.Runner {
+	tb.Helper()
+	if wall == process.WallUsers {
+		return NewUsers(tb).Runner(tb)
+	}
+	r := Runner(tb)
+	r.Wall = wall
+	return r
+}
+
+// Dir returns a new directory that a child behind any wall may be given.
+func Dir(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	if os.Getuid() != 0 {
+		return dir
+	}
+	above := filepath.Dir(dir)
+	for _, err := range []error{os.Chmod(above, 0o711), os.Chown(above, WorkerID, WorkerID), os.Chown(dir, WorkerID, WorkerID)} {
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // Build builds a program of this module, with build tags if there are any, and

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -73,10 +74,11 @@ func (u Users) Mkdir(tb testing.TB, name string, perm fs.FileMode) string {
 	return path
 }
 
-// As is what makes a command run as a user and group: its first words.
-func As(id int) []string {
+// As is what makes a command run as a user and group: its first words. The options
+// are of setpriv, which itself has yet what root may; so env starts the command.
+func As(id int, options ...string) []string {
 	n := strconv.Itoa(id)
-	return []string{"setpriv", "--reuid=" + n, "--regid=" + n, "--clear-groups"}
+	return slices.Concat([]string{"setpriv", "--reuid=" + n, "--regid=" + n, "--clear-groups"}, options, []string{"env"})
 }
 
 // Runner is a runner whose keeper believes to be called by the unprivileged
