@@ -40,7 +40,7 @@ func (w *Workspace) adoptOne(ctx context.Context, name string, r Request) error 
 		w.store.config.Log.WarnContext(ctx, "what was set aside is gone", slog.String("aside", dir))
 		return nil
 	}
-	if err := w.adoptBranches(ctx, dir); err != nil {
+	if err := errors.Join(w.reclaim(ctx, dir, false), w.adoptBranches(ctx, dir)); err != nil {
 		return err
 	}
 	var cur current

@@ -62,7 +62,7 @@ func (s *Store) directory(r Request) (*Workspace, error) {
 // locate finds the pair's directory, which may not be there, and whose it is:
 // the zero owner if it is nobody's yet.
 func (s *Store) locate(projectID, userID, dir string) (*Workspace, owner, error) {
-	w := &Workspace{store: s, dir: filepath.Join(s.config.Root, dir)}
+	w := &Workspace{store: s, pair: projectID + "#" + userID, dir: filepath.Join(s.config.Root, dir)}
 	found, err := w.owner()
 	if err != nil {
 		return nil, owner{}, err

@@ -47,6 +47,9 @@ func (s *Store) TakeOver(ctx context.Context, r TakeOverRequest) error {
 	if w.self, err = os.Stat(w.dir); err != nil {
 		return fmt.Errorf("take workspace over: %w", err)
 	}
+	if err := w.reclaim(ctx, w.dir, false); err != nil {
+		return fmt.Errorf("take workspace over: %w", err)
+	}
 	to := s.asideName(w.dir)
 	if err := w.prepareFresh(own, filepath.Base(to), r); err != nil {
 		return fmt.Errorf("take workspace over: %w", err)

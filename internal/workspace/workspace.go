@@ -143,6 +143,7 @@ type Request struct {
 // Workspace is an open workspace, on one thread's branch.
 type Workspace struct {
 	store  *Store
+	pair   string // {projectId}#{userId}
 	dir    string
 	self   fs.FileInfo // of dir, when it was opened
 	site   string      // the checkout, if it is not dir's
@@ -263,6 +264,9 @@ func (w *Workspace) heal() error {
 		if err := os.RemoveAll(filepath.Join(w.gitDir(), f)); err != nil {
 			return err
 		}
+	}
+	if err := w.hide(); err != nil {
+		return fmt.Errorf("close repository: %w", err)
 	}
 	err := filepath.WalkDir(w.gitDir(), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
