@@ -141,10 +141,12 @@ func breakages() []breakage {
 			_, err := w.Set.S3Client(w.t).DeleteBucketPolicy(w.t.Context(), &s3.DeleteBucketPolicyInput{Bucket: otherBucket(w)})
 			return otherPattern(w, err)
 		}, finding{"bucket", "warn", "is not for everybody", "s3:GetObject"}},
-		{"an emulator that cannot", func(w *world) []string {
-			return []string{"AWS_ENDPOINT_URL_S3=" + answering(w, http.StatusNotImplemented)}
+		{
+			"an emulator that cannot", func(w *world) []string {
+				return []string{"AWS_ENDPOINT_URL_S3=" + answering(w, http.StatusNotImplemented)}
+			},
+			finding{"bucket", "warn", "is not known there", "emulator"},
 		},
-			finding{"bucket", "warn", "is not known there", "emulator"}},
 	}
 }
 
