@@ -81,7 +81,7 @@ func (d *doctor) programs(ctx context.Context) []finding {
 	return all
 }
 
-var versionNumber = regexp.MustCompile(`\d+(\.\d+)+`) //nolint:gochecknoglobals // a pattern
+var versionNumber = regexp.MustCompile(`\d+(\.\d+)+`)
 
 // version asks a program for its version, as a child of the worker would run: without
 // any of our secrets.
@@ -164,8 +164,8 @@ func (d *doctor) workspaces(context.Context) []finding {
 func probeFile(dir string) (f *os.File, done func(), err error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
-		f = os.NewFile(uintptr(fd), filepath.Join(dir, "probe")) //nolint:gosec // a descriptor
-		return f, func() { f.Close() }, nil                      //nolint:errcheck // nothing was written
+		f = os.NewFile(uintptr(fd), filepath.Join(dir, "probe"))
+		return f, func() { f.Close() }, nil //nolint:errcheck // nothing was written
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EINVAL) {
 		return nil, nil, &os.PathError{Op: "write", Path: dir, Err: err}

@@ -18,7 +18,7 @@ func terminal(t *testing.T) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { master.Close() })
+	t.Cleanup(func() { master.Close() }) //nolint:errcheck // nothing was written
 	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +30,7 @@ func terminal(t *testing.T) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { slave.Close() })
+	t.Cleanup(func() { slave.Close() }) //nolint:errcheck // nothing was written
 	return slave
 }
 
@@ -39,7 +39,7 @@ func TestColoursAreForTerminals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // nothing was written
 	tty := terminal(t)
 	for name, tt := range map[string]struct {
 		style style

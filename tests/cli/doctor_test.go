@@ -159,6 +159,7 @@ func TestDoctorFindsEachBreakage(t *testing.T) {
 	}
 	for _, b := range breakages() {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			here := *w
 			here.t = t
 			e := here.doctor(b.breaks(&here)...)
