@@ -89,7 +89,7 @@ func (j *job) steps(ctx context.Context) error {
 	if err := j.measure(ctx, "workspace", j.openWorkspace); err != nil {
 		return err
 	}
-	if err := j.prepare(ctx); err != nil {
+	if err := j.measure(ctx, "build", j.prepare); err != nil {
 		return err
 	}
 	if err := j.measure(ctx, "agent", j.runAgent); err != nil {
@@ -305,6 +305,9 @@ func (j *job) build(ctx context.Context) error {
 	j.askTurn(ctx)
 	j.tell("build", "building the site")
 	result, err := j.h.Builder.Run(ctx, j.buildRequest())
+	if err == nil {
+		err = j.ws.Intact()
+	}
 	if result.LockChanged && err == nil {
 		err = j.amend(ctx)
 	}

@@ -9,7 +9,6 @@ package build
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -101,6 +100,11 @@ func (b *Builder) Prepare(ctx context.Context, r Request) error {
 	if err := s.checkLinks(); err != nil {
 		return err
 	}
+	closeOut, err := s.openOut(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeOut()
 	return s.prepare(ctx)
 }
 
@@ -119,14 +123,11 @@ func (b *Builder) Run(ctx context.Context, r Request) (Result, error) {
 	if err := s.check(); err != nil {
 		return Result{}, err
 	}
-	if b.Egress != nil {
-		if s.out, err = b.Egress(ctx); err != nil {
-			return Result{}, fmt.Errorf("open a way out: %w", err)
-		}
-		if s.out.Close != nil {
-			defer s.out.Close()
-		}
+	closeOut, err := s.openOut(ctx)
+	if err != nil {
+		return Result{}, err
 	}
+	defer closeOut()
 	result := Result{Dist: s.dist()}
 	if err := s.install(ctx, &result); err != nil {
 		return Result{}, err

@@ -76,6 +76,22 @@ func (b *Builder) open(r Request) (*site, error) {
 
 func (s *site) dist() string { return filepath.Join(s.request.Site, distDir) }
 
+// openOut opens the children's way out; the func that it returns closes it.
+func (s *site) openOut(ctx context.Context) (func(), error) {
+	if s.Egress == nil {
+		return func() {}, nil
+	}
+	out, err := s.Egress(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open a way out: %w", err)
+	}
+	s.out = out
+	if out.Close == nil {
+		return func() {}, nil
+	}
+	return out.Close, nil
+}
+
 // check refuses what cannot be built, and what must not be: Astro copies what a
 // link in public/ points to, whatever that is, into the site.
 func (s *site) check() error {
@@ -177,7 +193,7 @@ func (s *site) run(ctx context.Context, program string, args ...string) (*output
 	result, err := s.Runner.Run(ctx, process.Command{
 		Path: program, Args: args, Dir: s.request.Site, Env: process.With(s.env, s.out.Env...), Stdout: &out.stdout, Stderr: &out.stderr,
 		Access: &process.Access{
-			Pair: s.request.Pair, Write: []string{s.request.Site, s.request.Job, filepath.Join(s.request.Cache, "npm")},
+			Pair: s.request.Pair, Write: []string{s.request.Site, s.request.Job, s.request.Downloads},
 			Read: s.request.Read, Proxy: s.out.Address,
 		},
 	})

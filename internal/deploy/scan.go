@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 )
@@ -96,7 +97,25 @@ func openBuild(dir string) (*os.Root, error) {
 	if err != nil {
 		return nil, &Error{Code: CodeFailed, Message: "read the build", Err: err}
 	}
+	if now, err := root.Stat("."); err != nil || !os.SameFile(info, now) {
+		root.Close() //nolint:errcheck // nothing was done with it
+		return nil, refused(filepath.Base(dir) + " is not a directory")
+	}
 	return root, nil
+}
+
+// openFile opens a file that was a regular one. Whatever it is by now, opening it
+// does not wait.
+func openFile(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close() //nolint:errcheck // it was only opened
+		return nil, refused(fmt.Sprintf("%q is not a regular file any more", name))
+	}
+	return f, nil
 }
 
 type scanner struct {
@@ -154,7 +173,7 @@ func (s *scanner) readAll(ctx context.Context) error {
 }
 
 func (s *scanner) read(p string) (file File, private bool, err error) {
-	f, err := s.root.Open(p)
+	f, err := openFile(s.root, p)
 	if err != nil {
 		return File{}, false, err
 	}

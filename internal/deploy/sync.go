@@ -74,9 +74,9 @@ func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
 	if err != nil {
 		return Result{Retired: o.Retired, State: o.State}, err
 	}
-	root, err := os.OpenRoot(o.Dir)
+	root, err := openBuild(o.Dir)
 	if err != nil {
-		return Result{Retired: o.Retired, State: o.State}, &Error{Code: CodeFailed, Message: "read the build", Err: err}
+		return Result{Retired: o.Retired, State: o.State}, err
 	}
 	defer root.Close() //nolint:errcheck // it was only read from
 	d := &deployment{bucket: b, options: o, root: root, trusting: trusting, memory: o.State.byKey(), put: map[string]Object{}}
@@ -192,7 +192,7 @@ func (d *deployment) upload(ctx context.Context, uploads []Upload) error {
 }
 
 func (d *deployment) uploadOne(ctx context.Context, u Upload) error {
-	f, err := d.root.Open(filepath.FromSlash(u.File.Key))
+	f, err := openFile(d.root, filepath.FromSlash(u.File.Key))
 	if err != nil {
 		return &Error{Code: CodeFailed, Message: "read the build", Err: err}
 	}

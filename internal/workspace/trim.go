@@ -155,14 +155,14 @@ type sideBranch struct{ name, thread, sha string }
 func (w *Workspace) oldSideBranches(ctx context.Context) ([]sideBranch, error) {
 	out, err := w.git(ctx, "for-each-ref", "refs/heads/thread-*-conflict-*", "refs/heads/thread-*-wip-*", "--format="+
 		"%(refname:short)%00%(objectname)%00%(committerdate:unix)%00%(parent)%00"+
-		"%(trailers:key=Command-Id,valueonly,separator=%20)%00%(trailers:key=Wip-For,valueonly,separator=%20)")
+		"%(trailers:key=Command-Id,key=Wip-For,valueonly,separator=%20)")
 	if err != nil {
 		return nil, err
 	}
 	var old []sideBranch
 	for line := range strings.Lines(out) {
 		f := strings.Split(strings.TrimSuffix(line, "\n"), "\x00")
-		if len(f) != 6 {
+		if len(f) != 5 {
 			continue
 		}
 		seconds, err := strconv.ParseInt(f[2], 10, 64)
@@ -170,11 +170,11 @@ func (w *Workspace) oldSideBranches(ctx context.Context) ([]sideBranch, error) {
 			continue
 		}
 		for mark, ids := range map[string][]string{
-			"-conflict-": {refSafe(f[4]), refSafe(f[5])},
+			"-conflict-": {refSafe(f[4])},
 			"-wip-":      {f[1][:8], f[3][:min(len(f[3]), 8)]},
 		} {
 			i := strings.LastIndex(f[0], mark)
-			if i > 0 && f[4]+f[5] != "" && slices.Contains(ids, f[0][i+len(mark):]) {
+			if i > 0 && f[4] != "" && slices.Contains(ids, f[0][i+len(mark):]) {
 				old = append(old, sideBranch{name: f[0], thread: f[0][:i], sha: f[1]})
 			}
 		}

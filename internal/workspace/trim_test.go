@@ -89,9 +89,12 @@ func (f *fixture) conflict(at time.Time) (branch, sha string) {
 	f.at(at)
 	w := f.open(f.request("1", "c1"))
 	f.write(w, "style.css", "a{color:blue}\n")
-	c := f.commit(w, "blue\n\nCommand-Id: c1")
+	c, err := w.Commit(f.t.Context(), workspace.CommitRequest{Message: func([]string) string { return "blue\n\nCommand-Id: c1\n" }})
+	if err != nil {
+		f.t.Fatal(err)
+	}
 	f.Commit(f.t, "site.git", "thread-1", "external", map[string]string{"style.css": "a{color:red}\n"})
-	_, err := w.Push(f.t.Context(), workspace.PushRequest{SHA: c.SHA, CommandID: "c1"})
+	_, err = w.Push(f.t.Context(), workspace.PushRequest{SHA: c.SHA, CommandID: "c1"})
 	if e, ok := errors.AsType[*workspace.ConflictError](err); !ok || e.Branch != "thread-1-conflict-c1" {
 		f.t.Fatal(err)
 	}
@@ -151,7 +154,11 @@ func TestTrimKeepsThreads(t *testing.T) {
 	f.at(made)
 	w := f.open(f.request("1-conflict-c1", "c9"))
 	f.write(w, "a.txt", "x")
-	f.push(w, f.commit(w, "x\n\nCommand-Id: c9").SHA)
+	c, err := w.Commit(t.Context(), workspace.CommitRequest{Message: func([]string) string { return "x\n\nCommand-Id: c9\n" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.push(w, c.SHA)
 	f.merge("thread-1-conflict-c1", "main")
 	f.at(made.Add(99 * day))
 	f.trim()
