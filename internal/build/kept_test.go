@@ -231,6 +231,7 @@ func TestTrim(t *testing.T) {
 		}, []string{"node_modules-b.tar"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			cache, downloads := t.TempDir(), t.TempDir()
 			tt.fill(cache, downloads)
 			if err := build.Trim(cache, downloads, now); err != nil {

@@ -85,18 +85,17 @@ func (h hostile) unharmed(w *workspace.Workspace, want ...string) {
 }
 
 // gitlink makes a commit on the remote's main that records a repository in a
-// directory, and returns the commit that it records.
-func (h hostile) gitlink(at string) (inner string) {
+// directory.
+func (h hostile) gitlink(at string) {
 	h.t.Helper()
 	nested, work := h.t.TempDir(), h.t.TempDir()
 	gitserver.Git(h.t, nested, "init", "--quiet")
 	gitserver.Git(h.t, nested, "-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "--allow-empty", "-m", "x")
-	inner = gitserver.Git(h.t, nested, "rev-parse", "HEAD")
+	inner := gitserver.Git(h.t, nested, "rev-parse", "HEAD")
 	gitserver.Git(h.t, work, "clone", "--quiet", h.Bare("site.git"), ".")
 	gitserver.Git(h.t, work, "update-index", "--add", "--cacheinfo", "160000,"+inner+","+at)
 	gitserver.Git(h.t, work, "-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "-m", "x")
 	gitserver.Git(h.t, work, "push", "--quiet", "origin", "HEAD:main")
-	return inner
 }
 
 // nest makes a repository below the checkout, with a changed file that git would
@@ -268,39 +267,45 @@ func TestWorkflowsAreLeftOutHoweverTheyChange(t *testing.T) {
 		"deleted": {func(site string) error { return os.RemoveAll(filepath.Join(site, ".github")) }, []string{one, two}, []string{".github/other.yml"}},
 		"renamed": {
 			func(site string) error { return os.Rename(filepath.Join(site, one), filepath.Join(site, "one.yml")) },
-			[]string{one}, []string{"one.yml"},
+			[]string{one},
+			[]string{"one.yml"},
 		},
 		"moved here": {
 			func(site string) error {
 				return os.Rename(filepath.Join(site, "style.css"), filepath.Join(site, ".github/workflows/three.yml"))
 			},
-			[]string{".github/workflows/three.yml"}, []string{"style.css"},
+			[]string{".github/workflows/three.yml"},
+			[]string{"style.css"},
 		},
 		"in another case": {
 			func(site string) error {
 				return errors.Join(os.MkdirAll(filepath.Join(site, ".GitHub/WorkFlows"), 0o700), os.WriteFile(filepath.Join(site, ".GitHub/WorkFlows/x.yml"), []byte("evil"), 0o600))
 			},
-			[]string{".GitHub/WorkFlows/x.yml"}, nil,
+			[]string{".GitHub/WorkFlows/x.yml"},
+			nil,
 		},
 		"a link": {
 			func(site string) error {
 				dir := filepath.Join(site, ".github/workflows")
 				return errors.Join(os.Rename(dir, filepath.Join(site, "flows")), os.Symlink("../flows", dir))
 			},
-			[]string{".github/workflows", one, two}, []string{"flows/one.yml", "flows/sub/two.yml"},
+			[]string{".github/workflows", one, two},
+			[]string{"flows/one.yml", "flows/sub/two.yml"},
 		},
 		"a link above": {
 			func(site string) error {
 				return errors.Join(os.Rename(filepath.Join(site, ".github"), filepath.Join(site, "x")), os.Symlink("x", filepath.Join(site, ".github")))
 			},
-			[]string{one, two}, []string{".github/other.yml", "x/other.yml", "x/workflows/one.yml", "x/workflows/sub/two.yml"},
+			[]string{one, two},
+			[]string{".github/other.yml", "x/other.yml", "x/workflows/one.yml", "x/workflows/sub/two.yml"},
 		},
 		"a file": {
 			func(site string) error {
 				dir := filepath.Join(site, ".github/workflows")
 				return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, []byte("x"), 0o600))
 			},
-			[]string{".github/workflows", one, two}, nil,
+			[]string{".github/workflows", one, two},
+			nil,
 		},
 	}
 	for name, tt := range tests {
