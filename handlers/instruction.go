@@ -129,6 +129,22 @@ func (h *Instruction) TakeOver(ctx context.Context) error {
 	})
 }
 
+// Tidy bounds what the workspace keeps. Nothing else is asked for meanwhile; ctx may
+// end at any time.
+func (h *Instruction) Tidy(ctx context.Context) error {
+	if err := h.Lease.Check(); err != nil {
+		return err
+	}
+	ctx, unbind := h.Lease.Bind(ctx)
+	defer unbind()
+	return h.Workspaces.Trim(ctx, workspace.TrimRequest{
+		ProjectID: h.Pair.ProjectID, UserID: h.Pair.UserID, Dir: h.Pair.Dir(),
+		Rest: func(w *workspace.Workspace) error {
+			return errors.Join(agent.Trim(w.Conversations(), h.now()), build.Trim(w.Cache(), w.Downloads(), h.now()))
+		},
+	})
+}
+
 // check refuses what breaks a rule.
 func (h *Instruction) check(in protocol.InputMessage) error {
 	if in.Pair() != h.Pair {

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 )
@@ -75,7 +76,25 @@ func openBuild(dir string) (*os.Root, error) {
 	if err != nil {
 		return nil, &Error{Code: CodeFailed, Message: "read the build", Err: err}
 	}
+	if now, err := root.Stat("."); err != nil || !os.SameFile(info, now) {
+		root.Close() //nolint:errcheck // nothing was done with it
+		return nil, refused(filepath.Base(dir) + " is not a directory")
+	}
 	return root, nil
+}
+
+// openFile opens a file that was a regular one. Whatever it is by now, opening it
+// does not wait.
+func openFile(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close() //nolint:errcheck // it was only opened
+		return nil, refused(fmt.Sprintf("%q is not a regular file any more", name))
+	}
+	return f, nil
 }
 
 // scanner reads a build.
@@ -172,7 +191,7 @@ func (s *scanner) readAll(ctx context.Context) error {
 
 // read reads a file, by way of buf.
 func (s *scanner) read(p string, buf []byte) (file File, private bool, err error) {
-	f, err := s.root.Open(p)
+	f, err := openFile(s.root, p)
 	if err != nil {
 		return File{}, false, err
 	}

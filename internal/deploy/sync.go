@@ -76,9 +76,9 @@ func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
 	if err := s.scan(ctx, o.Dir); err != nil {
 		return Result{Retired: o.Retired, State: o.State}, err
 	}
-	root, err := os.OpenRoot(o.Dir)
+	root, err := openBuild(o.Dir)
 	if err != nil {
-		return Result{Retired: o.Retired, State: o.State}, &Error{Code: CodeFailed, Message: "read the build", Err: err}
+		return Result{Retired: o.Retired, State: o.State}, err
 	}
 	defer root.Close() //nolint:errcheck // it was only read from
 	d := &deployment{bucket: b, options: o, root: root, bodies: s.bodies, trusting: trusting, memory: s.known, put: map[string]Object{}}
@@ -220,7 +220,7 @@ func (d *deployment) open(key string) (io.ReadSeekCloser, error) {
 	if body, ok := d.bodies[key]; ok {
 		return kept{bytes.NewReader(body)}, nil
 	}
-	return d.root.Open(filepath.FromSlash(key))
+	return openFile(d.root, filepath.FromSlash(key))
 }
 
 // kept is content in memory.
