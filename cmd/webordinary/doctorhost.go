@@ -129,7 +129,7 @@ func (c *config) lookAtWall(ctx context.Context) []finding {
 	keeper := []string{self, keeperArg}
 	silence := c.LeaseDuration / 6
 	runner := &process.Runner{Keeper: keeper, Heartbeat: silence / 8, Silence: silence, Log: slog.New(slog.DiscardHandler)}
-	if err := c.raiseWall(ctx, runner, keeper); err != nil {
+	if err := c.raiseWall(ctx, runner, keeper, c.workspaces()); err != nil {
 		return []finding{bad(levelFail, "wall", strings.ReplaceAll(err.Error(), "\n", " "), "see SANDBOX")}
 	}
 	switch runner.Wall {
