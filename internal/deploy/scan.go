@@ -140,14 +140,22 @@ func (s *scanner) visit(p string, d fs.DirEntry) error {
 // readAll reads the files that visit let pass, each once.
 func (s *scanner) readAll(ctx context.Context) error {
 	s.files = make([]File, len(s.paths))
-	private := make([]bool, len(s.paths))
-	err := each(ctx, len(s.paths), runtime.GOMAXPROCS(0), func(_ context.Context, i int) (err error) {
-		s.files[i], private[i], err = s.read(s.paths[i])
+	why := make([]string, len(s.paths))
+	err := each(ctx, len(s.paths), runtime.GOMAXPROCS(0), func(_ context.Context, i int) error {
+		file, private, err := s.read(s.paths[i])
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			why[i] = "it cannot be read"
+			return nil
+		case private:
+			why[i] = "a private key"
+		}
+		s.files[i] = file
 		return err
 	})
 	for i, p := range s.paths {
-		if private[i] {
-			s.refused = append(s.refused, fmt.Sprintf("%q (a private key)", p))
+		if why[i] != "" {
+			s.refused = append(s.refused, fmt.Sprintf("%q (%s)", p, why[i]))
 		}
 	}
 	return err
