@@ -33,27 +33,33 @@ func TestLimitsEndTheTree(t *testing.T) {
 	}{
 		"memory": {
 			"head -c 600m /dev/zero | tail >/dev/null; sleep 60",
-			process.Limits{Memory: 100 << 20}, process.LimitError{What: process.LimitMemory, Limit: 100 << 20},
+			process.Limits{Memory: 100 << 20},
+			process.LimitError{What: process.LimitMemory, Limit: 100 << 20},
 		},
 		"memory of many": {
 			"for i in 1 2 3 4 5 6 7 8; do (head -c 30m /dev/zero; sleep 60) | setsid tail >/dev/null & done; wait",
-			process.Limits{Memory: 100 << 20}, process.LimitError{What: process.LimitMemory, Limit: 100 << 20},
+			process.Limits{Memory: 100 << 20},
+			process.LimitError{What: process.LimitMemory, Limit: 100 << 20},
 		},
 		"processes": {
 			"for i in $(seq 150); do setsid sleep 60 & done; wait",
-			process.Limits{Processes: 40}, process.LimitError{What: process.LimitProcesses, Limit: 40},
+			process.Limits{Processes: 40},
+			process.LimitError{What: process.LimitProcesses, Limit: 40},
 		},
 		"a fork bomb": { // of 2^9
 			"bomb() { [ $1 = 0 ] || { bomb $(($1-1)) & bomb $(($1-1)) & }; sleep 60; }; bomb 9",
-			process.Limits{Processes: 40}, process.LimitError{What: process.LimitProcesses, Limit: 40},
+			process.Limits{Processes: 40},
+			process.LimitError{What: process.LimitProcesses, Limit: 40},
 		},
 		"disk": {
 			"mkdir -p a/b; for i in $(seq 15); do head -c 10m /dev/zero > a/b/$i; done; sleep 60",
-			process.Limits{Disk: 50 << 20}, process.LimitError{What: process.LimitDisk, Limit: 50 << 20},
+			process.Limits{Disk: 50 << 20},
+			process.LimitError{What: process.LimitDisk, Limit: 50 << 20},
 		},
 		"files": {
 			"mkdir a; cd a; for i in $(seq 4000); do : > $i; done; sleep 60",
-			process.Limits{Files: 2000}, process.LimitError{What: process.LimitFiles, Limit: 2000},
+			process.Limits{Files: 2000},
+			process.LimitError{What: process.LimitFiles, Limit: 2000},
 		},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
