@@ -59,10 +59,16 @@ func prepare(m *testing.M) (int, error) {
 		{&programs.hostile, "hostile", "./hostile"},
 	} {
 		*p.path = filepath.Join(programs.dir, p.name)
-		out, err := exec.CommandContext(context.Background(), "go", "build", "-ldflags", "-s -w", "-o", *p.path, p.from).CombinedOutput()
+		cmd := exec.CommandContext(context.Background(), "go", "build", "-ldflags", "-s -w", "-o", *p.path, p.from)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the setuid keeper is built so
+		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return 0, fmt.Errorf("go build %s: %w\n%s", p.from, err, out)
 		}
+	}
+	// The keeper is installed as in the image: setuid, for the worker's group.
+	if err := errors.Join(os.Chown(programs.keeper, 0, workerUID), os.Chmod(programs.keeper, 0o750|os.ModeSetuid)); err != nil {
+		return 0, err
 	}
 	return m.Run(), nil
 }

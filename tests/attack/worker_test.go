@@ -181,20 +181,20 @@ func (p *worker) do(c command) protocol.OutputMessage {
 	return out
 }
 
-// process is one of the machine, as root sees it.
-type process struct {
+// running is a process the machine, as root sees it.
+type running struct {
 	pid       int
 	arguments string
 	environ   []string
 }
 
 // processes lists what contains a text in its arguments.
-func processes(text string) []process {
+func processes(text string) []running {
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
-	var all []process
+	var all []running
 	for _, d := range dirs {
 		args, err := os.ReadFile(filepath.Join("/proc", d.Name(), "cmdline"))
 		if err != nil || !strings.Contains(string(args), text) {
@@ -208,7 +208,7 @@ func processes(text string) []process {
 		if err != nil {
 			continue
 		}
-		all = append(all, process{pid: pid, arguments: string(args), environ: strings.Split(string(environ), "\x00")})
+		all = append(all, running{pid: pid, arguments: string(args), environ: strings.Split(string(environ), "\x00")})
 	}
 	return all
 }

@@ -34,7 +34,13 @@ func fileAttacks() []attack {
 		{"own_conversations", func(p plan) (string, error) { return list(filepath.Join(p.Own, "worker", "conversations")) }},
 		{"own_cache_write", func(p plan) (string, error) { return touch(filepath.Join(p.Own, "worker", "cache")) }},
 		{"own_git_config", func(p plan) (string, error) { return openForWrite(filepath.Join(p.Own, "worker", "git", "config")) }},
-		{"own_git_hooks", func(p plan) (string, error) { return touch(filepath.Join(p.Own, "worker", "git")) }},
+		{"own_git_hooks", func(p plan) (string, error) {
+			git := filepath.Join(p.Own, "worker", "git")
+			if _, err := os.Stat(filepath.Join(git, "HEAD")); err != nil { // it is not the repository
+				return "", err
+			}
+			return touch(git)
+		}},
 		{"own_git_refs", func(p plan) (string, error) { return touch(filepath.Join(p.Own, "worker", "git", "refs", "heads")) }},
 		{"own_git_objects", func(p plan) (string, error) { return touch(filepath.Join(p.Own, "worker", "git", "objects")) }},
 		{"own_state_modes", func(p plan) (string, error) {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/url"
@@ -47,9 +49,20 @@ func machineAttacks() []attack {
 			}
 			return "a setuid program would give some", err
 		}},
-		{"keeper_as_root", func(p plan) (string, error) { return byKeeper(p, 0) }},
-		{"keeper_as_worker", func(p plan) (string, error) { return byKeeper(p, 1000) }},
-		{"keeper_as_pair", func(p plan) (string, error) { return byKeeper(p, 65536+12345) }},
+		{"keeper_as_root", func(p plan) (string, error) {
+			as, err := byKeeper(p, "off", "null")
+			if err == nil && as != 0 {
+				err = fmt.Errorf("it ran as %d", as)
+			}
+			return "a program ran as root", err
+		}},
+		{"keeper_as_victim", func(p plan) (string, error) {
+			as, err := byKeeper(p, "users", `{"pair":"amelia#scott","write":[]}`)
+			if err == nil && (as == os.Getuid() || as < 65536) {
+				err = fmt.Errorf("it ran as %d", as)
+			}
+			return "a program ran as the other project", err
+		}},
 		{"oom_score", func(plan) (string, error) {
 			return "others are killed first", os.WriteFile("/proc/self/oom_score_adj", []byte("-500"), 0)
 		}},
@@ -77,27 +90,27 @@ func raise(which int) (string, error) {
 	return fmt.Sprintf("from %d to %d", was.Max, now.Max), nil
 }
 
-// byKeeper has the keeper run a program as another user.
-func byKeeper(p plan, uid int) (string, error) {
-	if p.Keeper == "" {
-		return "", errors.New("there is no keeper")
+// byKeeper has the setuid keeper run a program, and returns as which user it ran.
+func byKeeper(p plan, wall, access string) (int, error) {
+	control, orders, err := os.Pipe()
+	if err != nil {
+		return 0, err
 	}
-	pipe := func() *os.File {
-		r, _, err := os.Pipe()
-		if err != nil {
-			return nil
-		}
-		return r
+	defer orders.Close()
+	status, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
+	if err != nil {
+		return 0, err
 	}
-	order := fmt.Sprintf(`{"grace":1,"silence":1000000000,"program":"/usr/bin/id","args":["-u"],"wall":"users","uid":%[1]d,"gid":%[1]d,"access":{"pair":"a#b","uid":%[1]d,"write":["/"]}}`, uid)
-	cmd := exec.Command(p.Keeper, order)
-	cmd.ExtraFiles = []*os.File{pipe(), os.Stderr}
-	out, err := cmd.Output()
-	id := strings.TrimSpace(string(out))
-	if id != strconv.Itoa(uid) || uid == os.Getuid() {
-		return "", errors.Join(fmt.Errorf("the program ran as %q", id), err)
+	spec := fmt.Sprintf(`{"grace":1,"silence":5000000000,"program":"/usr/bin/id","args":["-u"],"dir":"/","env":[],"wall":%q,"access":%s}`, wall, access)
+	if _, err := orders.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(spec))), spec...)); err != nil {
+		return 0, err
 	}
-	return "a program ran as " + id, nil
+	var out bytes.Buffer
+	cmd := exec.Command(p.Keeper, "users")
+	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = []*os.File{control, status}, &out, &out, time.Second
+	err = cmd.Run()
+	as, aerr := strconv.Atoi(strings.TrimSpace(out.String()))
+	return as, errors.Join(aerr, err)
 }
 
 func basic(u *url.Userinfo) string {

@@ -18,11 +18,13 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 )
 
 // plan is what the attacker knows.
 type plan struct {
-	Out string // where outcomes go
+	Out  string   // where outcomes go
+	Only []string // the attacks to try; empty means all
 
 	Workspaces string // the directory of all workspaces
 	Own        string // the attacker's pair directory
@@ -101,6 +103,9 @@ func all(prefix, planFile string, attacks []attack) error {
 	defer out.Close()
 	report := json.NewEncoder(out)
 	for _, a := range attacks {
+		if len(p.Only) > 0 && !slices.Contains(p.Only, a.name) {
+			continue
+		}
 		detail, err := a.try(p)
 		o := outcome{Name: prefix + a.name, Succeeded: err == nil, Detail: detail}
 		if err != nil {

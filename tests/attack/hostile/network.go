@@ -27,13 +27,6 @@ func networkAttacks() []attack {
 		{"proxy_loopback", func(p plan) (string, error) { return byProxy(p.Upstream) }},
 		{"proxy_metadata", func(p plan) (string, error) { return byProxy(p.Metadata) }},
 		{"proxy_outside", func(p plan) (string, error) { return byProxy(p.Outside) }},
-		{"listen", func(plan) (string, error) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return "", err
-			}
-			return "others could be led to " + l.Addr().String(), l.Close()
-		}},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +38,8 @@ func processAttacks() []attack {
 		{"health_ptrace", onProcess(has("health"), seize)},
 		{"arguments", arguments},
 		{"git_token", onProcess(isGit, gitToken)},
-		{"keeper_signal", onProcess(isOwnKeeper, signal)},
+		{"worker_affinity", onProcess(isWorker, affinity)},
+		{"keeper_stop", onProcess(isOwnKeeper, stop)},
 		{"keeper_ptrace", onProcess(isOwnKeeper, seize)},
 		{"keeper_memory", onProcess(isOwnKeeper, openMemory)},
 		{"keeper_control", onProcess(isOwnKeeper, openPipe)},
@@ -250,6 +252,31 @@ func prlimit(pid int) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("could set that of %d", pid), unix.Prlimit(pid, unix.RLIMIT_NOFILE, &now, nil)
+}
+
+// affinity says on which processors a process may run: where it runs already.
+func affinity(pid int) (string, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(pid, &set); err != nil {
+		return "", err
+	}
+	return "could be sent to one processor", unix.SchedSetaffinity(pid, &set)
+}
+
+// stop freezes a process for a moment.
+func stop(pid int) (string, error) {
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		return "", err
+	}
+	defer unix.Kill(pid, unix.SIGCONT)
+	for range 50 {
+		stat, err := os.ReadFile(procFile(pid, "stat"))
+		if err == nil && strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " T") {
+			return "it stood still", nil
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	return "", errors.New("it does not stop")
 }
 
 // arguments looks for a secret that somebody gave a program as an argument.
