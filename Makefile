@@ -16,7 +16,7 @@ GIT       := ./internal/workspace/... ./tests/gitserver/...
 # A pattern of a folder that is not there is an error for go.
 present    = $(foreach p,$(1),$(if $(wildcard $(p:/...=)),$(p)))
 
-.PHONY: help setup check build demo emulators image image-test test bench chaos conformance test-unit test-integration test-container test-queue test-s3 test-git test-e2e lint fmt fuzz deadcode clean
+.PHONY: help setup check build demo emulators image image-test test bench bench-deploy peers chaos conformance test-unit test-integration test-container test-queue test-s3 test-git test-e2e lint fmt fuzz deadcode clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,8 +69,14 @@ conformance: setup ## Run Watermill's own suite over SQS, in full and under stre
 chaos: setup ## Break workers while they work, at least 200 times (20 to 40 min); CHAOS_SEED repeats a run
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-8} CHAOS_FAULTS=$${CHAOS_FAULTS:-26} $(GO) test -count=1 -v -timeout 2h ./tests/chaos/
 
-bench: setup ## Measure the worker on the emulators, and write the table into docs/benchmarks.md (10 to 15 min)
-	$(GO) test -count=1 -v -run '^$$' -bench . -benchtime 1x -timeout 30m ./tests/bench -update
+bench: setup peers ## Measure the worker on the emulators, and write the tables into docs/benchmarks.md (15 to 20 min)
+	$(GO) test -count=1 -v -run '^$$' -bench . -benchtime 1x -timeout 40m ./tests/bench -update
+
+bench-deploy: setup peers ## Compare deploys with those of other tools, and print the table (5 min)
+	$(GO) test -count=1 -run '^$$' -bench Deploy -benchtime 1x -timeout 20m ./tests/bench
+
+peers: ## Install the tools that deploys are compared with, below .tools, and name those that cannot be had
+	@tools/peers/install
 
 test-unit: ## Run the tests that need no network and no build of a site
 	$(GO) test ./handlers/... ./router/... ./middleware/... ./internal/protocol/... ./internal/journal/... ./internal/claim/... ./internal/deploy/... ./internal/gateway/...

@@ -88,9 +88,6 @@ func (j *job) deploy(ctx context.Context) error {
 }
 
 func (j *job) deployInTurn(ctx context.Context, t *claim.Lease) error {
-	if err := j.ws.Intact(); err != nil {
-		return err
-	}
 	name := j.bucketName()
 	before, _, err := j.h.Journal.LoadSite(ctx, name)
 	if err != nil {

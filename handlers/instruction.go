@@ -78,10 +78,10 @@ type Instruction struct {
 	Redact func(string) string
 	// Step is told of each step; it must not block. Nil means nobody is.
 	Step func(Step)
-	// Took is told how long each step took that is over, whatever came of it;
+	// Took is told how long each step took that is over, and whether it failed;
 	// and the time a command waited in its queue, as StepWait. Nil means
 	// nobody is.
-	Took func(ctx context.Context, step string, d time.Duration)
+	Took func(ctx context.Context, step string, d time.Duration, failed bool)
 	// Concluded is told of each answer that is journalled, before it is
 	// published; nil means nobody is.
 	Concluded func(ctx context.Context, in protocol.InputMessage, out protocol.OutputMessage)
@@ -126,6 +126,22 @@ func (h *Instruction) TakeOver(ctx context.Context) error {
 	defer unbind()
 	return h.Workspaces.TakeOver(ctx, workspace.TakeOverRequest{
 		ProjectID: h.Pair.ProjectID, UserID: h.Pair.UserID, Dir: h.Pair.Dir(), Rescue: agent.Rescue,
+	})
+}
+
+// Tidy bounds what the workspace keeps. Nothing else is asked for meanwhile; ctx may
+// end at any time.
+func (h *Instruction) Tidy(ctx context.Context) error {
+	if err := h.Lease.Check(); err != nil {
+		return err
+	}
+	ctx, unbind := h.Lease.Bind(ctx)
+	defer unbind()
+	return h.Workspaces.Trim(ctx, workspace.TrimRequest{
+		ProjectID: h.Pair.ProjectID, UserID: h.Pair.UserID, Dir: h.Pair.Dir(),
+		Rest: func(w *workspace.Workspace) error {
+			return errors.Join(agent.Trim(w.Conversations(), h.now()), build.Trim(w.Cache(), w.Downloads(), h.now()))
+		},
 	})
 }
 
@@ -181,7 +197,7 @@ func (h *Instruction) open(ctx context.Context, in protocol.InputMessage) (*job,
 			Digest: digest, Sent: in.Delivery.Sent, Attempt: 1,
 		}
 		if !in.Delivery.Sent.IsZero() {
-			h.took(ctx, StepWait, h.now().Sub(in.Delivery.Sent))
+			h.took(ctx, StepWait, h.now().Sub(in.Delivery.Sent), false)
 		}
 	case e.Digest != digest:
 		return nil, protocol.Answer{}, reused(&e, digest)
@@ -343,8 +359,8 @@ func (h *Instruction) log() *slog.Logger {
 	return h.Log
 }
 
-func (h *Instruction) took(ctx context.Context, step string, d time.Duration) {
+func (h *Instruction) took(ctx context.Context, step string, d time.Duration, failed bool) {
 	if h.Took != nil {
-		h.Took(ctx, step, max(d, 0)) // clocks of two machines differ
+		h.Took(ctx, step, max(d, 0), failed) // clocks of two machines differ
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/webordinary/claude-code-container/internal/agent"
 	"github.com/webordinary/claude-code-container/internal/build"
 	"github.com/webordinary/claude-code-container/internal/journal"
+	"github.com/webordinary/claude-code-container/internal/process"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/internal/workspace"
 )
@@ -86,6 +87,9 @@ func (j *job) handle(ctx context.Context) (protocol.Answer, error) {
 // begins, and skipped if a former run recorded it.
 func (j *job) steps(ctx context.Context) error {
 	if err := j.measure(ctx, "workspace", j.openWorkspace); err != nil {
+		return err
+	}
+	if err := j.measure(ctx, "build", j.prepare); err != nil {
 		return err
 	}
 	if err := j.measure(ctx, "agent", j.runAgent); err != nil {
@@ -187,6 +191,33 @@ func (j *job) missWork(ctx context.Context) error {
 	return nil
 }
 
+// prepare installs a fresh checkout's packages before an agent has worked in it: it
+// would be done later anyway, and only such a tree is kept for other checkouts.
+// What goes wrong here goes wrong again in the build, which tells the user.
+func (j *job) prepare(ctx context.Context) error {
+	if !j.ws.Untouched() || !j.ws.Has("package-lock.json") {
+		return nil
+	}
+	j.tell("build", "installing packages")
+	err := j.h.Builder.Prepare(ctx, j.buildRequest())
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, process.ErrSilence):
+		return err
+	case err != nil:
+		j.h.log().WarnContext(ctx, "packages not installed before the agent's work", slog.String("command_id", j.in.CommandID), slog.Any("error", err))
+	}
+	return nil
+}
+
+func (j *job) buildRequest() build.Request {
+	return build.Request{
+		Pair: j.h.Pair.Key(), Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache(), Downloads: j.ws.Downloads(),
+		Read: []string{j.ws.Objects()},
+	}
+}
+
 // What the agent is told besides the instruction.
 const (
 	noteRerun = "You began this same instruction before and were cut off without being asked; the files are as you left them. Look at what is done already, then finish it."
@@ -211,7 +242,7 @@ func (j *job) runAgent(ctx context.Context) error {
 	j.mu.Lock()
 	j.entry.Began = true
 	j.mu.Unlock()
-	if err := j.save(ctx); err != nil {
+	if err := errors.Join(j.ws.Touch(), j.save(ctx)); err != nil {
 		return err
 	}
 	began := j.h.now()
@@ -273,7 +304,10 @@ func (j *job) build(ctx context.Context) error {
 	}
 	j.askTurn(ctx)
 	j.tell("build", "building the site")
-	result, err := j.h.Builder.Run(ctx, build.Request{Pair: j.h.Pair.Key(), Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache(), Read: []string{j.ws.Objects()}})
+	result, err := j.h.Builder.Run(ctx, j.buildRequest())
+	if err == nil {
+		err = j.ws.Intact()
+	}
 	if result.LockChanged && err == nil {
 		err = j.amend(ctx)
 	}

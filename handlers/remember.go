@@ -1,25 +1,23 @@
 package handlers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/webordinary/claude-code-container/internal/deploy"
 	"github.com/webordinary/claude-code-container/internal/journal"
 )
 
-// remembered is what the last deploy out of a workspace left in its bucket. It is
-// a file of the workspace and may be lost or stale: the journal's Site, which all
-// workers share, says whether it was the last deploy of all.
-type remembered struct {
-	Site  journal.Site    `json:"site"` // as the journal got it after the deploy
-	State json.RawMessage `json:"state"`
-}
-
+// rememberedFile holds what the last deploy out of a workspace left in its bucket: a
+// line with the Site, as the journal got it after the deploy, in JSON, and the State.
+// It may be lost or stale: the journal's Site, which all workers share, says whether
+// it was the last deploy of all.
 func (j *job) rememberedFile() string { return filepath.Join(j.cache, "bucket.json") }
 
 // recallBucket returns what is remembered of the bucket, nil if nothing is, and whether
@@ -29,21 +27,22 @@ func (j *job) recallBucket(ctx context.Context, site journal.Site) (state *deplo
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, false
 	}
-	var r remembered
+	var was journal.Site
+	line, rest, _ := bytes.Cut(raw, []byte("\n"))
 	if err == nil {
-		err = json.Unmarshal(raw, &r)
+		err = json.Unmarshal(line, &was)
 	}
 	if err == nil {
-		state, err = deploy.DecodeState(r.State)
+		state, err = deploy.DecodeState(rest)
 	}
 	switch {
 	case err != nil:
 		j.h.log().WarnContext(ctx, "what a bucket holds is not remembered", slog.String("error", err.Error()))
 		return nil, false
-	case r.Site.Bucket != site.Bucket:
+	case was.Bucket != site.Bucket:
 		return nil, false
 	}
-	return state, isSameDeploy(r.Site, site) && !j.h.now().Before(site.Doubt)
+	return state, isSameDeploy(was, site) && !j.h.now().Before(site.Doubt)
 }
 
 // isSameDeploy compares by the time too: a command may be deployed more than once.
@@ -57,12 +56,13 @@ func (j *job) rememberBucket(ctx context.Context, site journal.Site, state *depl
 		return
 	}
 	raw, err := state.Encode()
+	var line []byte
 	if err == nil {
 		site.Retired = nil // the journal has it
-		raw, err = json.Marshal(remembered{Site: site, State: raw})
+		line, err = json.Marshal(site)
 	}
 	if err == nil {
-		err = replaceFile(j.rememberedFile(), raw)
+		err = replaceFile(j.rememberedFile(), slices.Concat(line, []byte("\n"), raw))
 	}
 	if err != nil {
 		j.h.log().WarnContext(ctx, "what a bucket holds is not remembered", slog.String("error", err.Error()))

@@ -37,13 +37,15 @@ func (j *job) show(s Step) {
 
 // measure runs a step, and tells how long it took if there was something to do.
 func (j *job) measure(ctx context.Context, name string, run func(context.Context) error) error {
+	before := j.failedAlready()
 	err := run(ctx)
+	failed := err != nil || !before && j.failedAlready()
 	j.mu.Lock()
 	began, did := j.began[name]
 	delete(j.began, name)
 	j.mu.Unlock()
 	if did {
-		j.h.took(ctx, name, j.h.now().Sub(began))
+		j.h.took(ctx, name, j.h.now().Sub(began), failed)
 	}
 	return err
 }

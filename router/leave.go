@@ -161,6 +161,7 @@ func (t *tenure) close(ctx context.Context) {
 	case <-done:
 	case <-ctx.Done():
 	}
+	t.tidy.stop()
 	t.tell(handlers.Step{Name: handlers.StepReleased})
 }
 

@@ -12,14 +12,17 @@ import (
 )
 
 // took measures a step.
-func (r *Router) took(ctx context.Context, step string, d time.Duration) {
+func (r *Router) took(ctx context.Context, step string, d time.Duration, failed bool) {
+	if r.config.Instruction.Took != nil {
+		r.config.Instruction.Took(ctx, step, d, failed)
+	}
 	r.metrics.Write(ctx, []slog.Attr{slog.String(metric.Step, step)}, metric.Value{Name: metric.StepDuration, Value: milliseconds(d)})
 }
 
 // claimed measures a project that was taken.
 func (r *Router) claimed(ctx context.Context, p protocol.Pair, took time.Duration, unclean bool) {
 	ctx = middleware.WithLogAttrs(ctx, slog.String("project_id", p.ProjectID), slog.String("user_id", p.UserID), slog.String("project_key", p.Key()))
-	r.took(ctx, handlers.StepClaimed, took)
+	r.took(ctx, handlers.StepClaimed, took, false)
 	if unclean {
 		r.count(ctx, metric.Takeovers, 1)
 	}

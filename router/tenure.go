@@ -27,6 +27,7 @@ type tenure struct {
 	instruction *handlers.Instruction
 	handler     *message.Handler
 	interrupts  *interrupts // nil if there is no such queue
+	tidy        *tidy
 	progress    *progress
 	// unsure is set when a message may be invisible that nobody works on.
 	unsure atomic.Bool
@@ -48,6 +49,7 @@ func (r *Router) open(ctx context.Context, p protocol.Pair, l *claim.Lease) erro
 	t.progress = &progress{t: t}
 	instruction.Step, instruction.Took, instruction.Concluded = t.told, r.took, r.concluded
 	t.instruction = &instruction
+	t.tidy = &tidy{trim: instruction.Tidy, log: t.log}
 	if l.Unclean() {
 		if err := instruction.TakeOver(ctx); err != nil {
 			return err
@@ -205,6 +207,7 @@ func (t *tenure) handle(msg *message.Message) ([]*message.Message, error) {
 	defer t.tell(handlers.Step{Name: handlers.StepDone, CommandID: in.command.CommandID})
 	t.r.busy(1)
 	defer t.r.busy(-1)
+	t.tidy.stop()
 	defer t.progress.begin(msg.Context(), *in.command)()
 	answer, err := t.instruction.Handle(withCorrelation(msg.Context()), *in.command)
 	return produce(msg, answer), classify(err, t.r.config.RetryPause)
@@ -251,6 +254,7 @@ func (a *answers) Publish(topic string, messages ...*message.Message) error {
 		if err := a.t.instruction.Answered(m.Context(), *in.command); err != nil {
 			a.t.log.WarnContext(m.Context(), "answer may be published again", slog.Any("error", err))
 		}
+		a.t.tidy.start(m.Context())
 	}
 	return nil
 }

@@ -34,6 +34,7 @@ type demoOptions struct {
 	dir    string
 	output string
 	stdin  bool
+	serve  bool
 	text   string
 }
 
@@ -59,11 +60,15 @@ func demoCommand(sys system) *cobra.Command {
 			if o.output != "text" && o.output != "json" {
 				return fmt.Errorf("--output is %q; text or json", o.output)
 			}
+			if o.serve && o.stdin {
+				return errors.New("--serve shows what one instruction brought; leave --stdin out")
+			}
 			return runDemo(cmd.Context(), sys, o)
 		},
 	}
 	cmd.Flags().StringVar(&o.dir, "dir", "", "where to work (default webordinary-demo in the user's cache directory)")
 	cmd.Flags().StringVar(&o.output, "output", "text", "text, or json: the OutputMessage alone on stdout")
+	cmd.Flags().BoolVar(&o.serve, "serve", false, "then serve the deployed site on a loopback address, until Ctrl-C")
 	cmd.Flags().BoolVar(&o.stdin, "stdin", false, "read messages from stdin, one JSON object a line")
 	return cmd
 }
@@ -78,6 +83,9 @@ type demo struct {
 	table  *claim.Memory
 	log    *slog.Logger
 	quiet  bool // steps are told on stderr, as stdout has JSON
+	look   style
+	screen *display // nil where there is no terminal
+	began  time.Time
 
 	mu       sync.Mutex
 	watched  map[string]bool
@@ -116,6 +124,7 @@ func runDemo(ctx context.Context, sys system, o demoOptions) error {
 	if o.stdin {
 		d.printing = sys.stdout
 	}
+	d.screen = d.onTerminal(o)
 	remote, err := d.createRemote()
 	if err != nil {
 		return err
@@ -125,13 +134,37 @@ func runDemo(ctx context.Context, sys system, o demoOptions) error {
 		return err
 	}
 	d.introduce(o, remote)
-	if err := errors.Join(d.work(ctx, r, o, remote), d.closeBuckets()); err != nil {
+	if err := errors.Join(d.perform(ctx, r, o, remote), d.closeBuckets()); err != nil {
 		return err
 	}
 	if o.stdin {
 		return nil
 	}
-	return d.report(o)
+	if err := d.report(o); err != nil || !o.serve {
+		return err
+	}
+	return d.serve(ctx)
+}
+
+// onTerminal returns where the steps are drawn; nil if that is no terminal, or if
+// there is more than one command.
+func (d *demo) onTerminal(o demoOptions) *display {
+	f, ok := d.people().(*os.File)
+	d.look = styleOf(d.people(), d.sys.environ)
+	if !ok || o.stdin || !isTerminal(f) || variable(d.sys.environ, "TERM") == "dumb" {
+		return nil
+	}
+	return newDisplay(f, d.sys.environ)
+}
+
+// perform works, while somebody watches.
+func (d *demo) perform(ctx context.Context, r *router.Router, o demoOptions, remote string) error {
+	d.began = time.Now()
+	if d.screen != nil {
+		go d.screen.run() // ends with close, which waits
+		defer d.screen.close()
+	}
+	return d.work(ctx, r, o, remote)
 }
 
 // loadDemoConfig is the container's configuration, with what a demo does when
@@ -169,7 +202,7 @@ func demoDir(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, os.MkdirAll(dir, 0o700)
+	return dir, os.MkdirAll(dir, 0o711) //nolint:gosec // under the wall of users, pairs pass through
 }
 
 // lockDir keeps a second demo out. The kernel lets go when the program ends,
@@ -197,7 +230,7 @@ func (d *demo) newRouter(ctx context.Context, metrics io.Writer) (*router.Router
 	}
 	instruction.Journal = &journal.Journal{Store: store, Wrote: faults(d.sys.environ)}
 	instruction.Rules.AllowFile = true
-	instruction.Step, instruction.Bucket = d.step, d.bucket
+	instruction.Step, instruction.Took, instruction.Bucket = d.step, d.took, d.bucket
 	return router.New(router.Config{
 		Unclaimed: unclaimed, Queues: d.queues, Names: d.names, Instruction: *instruction,
 		Claims: &claim.Claims{
@@ -314,12 +347,15 @@ func (d *demo) report(o demoOptions) error {
 		if err := json.NewEncoder(d.sys.stdout).Encode(out); err != nil {
 			return err
 		}
-	} else {
+	} else if d.screen == nil {
 		pretty, err := json.MarshalIndent(out, "", "  ")
 		if err != nil {
 			return err
 		}
 		d.show(d.sys.stdout, "\n%s\n", pretty)
+	}
+	if d.screen != nil {
+		d.summarize(out)
 	}
 	site := filepath.Join(d.bucketDir(d.names.Bucket("demo")), "index.html")
 	d.show(d.people(), "\nsite    %s\nbranch  %s in %s\nlog     %s\n", site, out.Branch, d.remoteDir(), filepath.Join(d.dir, "log.jsonl"))
@@ -344,8 +380,46 @@ func (d *demo) show(w io.Writer, format string, args ...any) {
 
 // step shows what is done.
 func (d *demo) step(s handlers.Step) {
+	if d.screen != nil {
+		d.screen.step(s)
+		return
+	}
 	if s.Text != "" || s.Tool != "" {
 		d.tell(s.Name, strings.TrimSpace(s.Tool+" "+s.Text))
+	}
+}
+
+// took shows that a step is over.
+func (d *demo) took(_ context.Context, step string, took time.Duration, failed bool) {
+	if d.screen != nil {
+		d.screen.took(step, took, failed)
+	}
+}
+
+// summarize says on a terminal what came of the instruction.
+func (d *demo) summarize(out protocol.OutputMessage) {
+	mark, colour := "done", green
+	if !out.Success {
+		mark, colour = "failed", red
+	}
+	text := "\n" + d.look.paint(colour, mark) + "    in " + seconds(time.Since(d.began))
+	if a := out.Agent; a != nil && a.Turns > 0 {
+		text += fmt.Sprintf(", %s of the model, %.2f dollars", counts(a.Turns, "answer", "answers"), a.CostUSD)
+	}
+	d.show(d.people(), "%s\n", text)
+	for line := range strings.SplitSeq(strings.TrimSpace(d.config.redact()(out.Summary)), "\n") {
+		if line = inert(line); line != "" {
+			d.show(d.people(), "        %s\n", line)
+		}
+	}
+	if n := out.FilesChangedTotal; n > 0 {
+		const most = 5
+		some := out.FilesChanged[:min(len(out.FilesChanged), most)]
+		list := inert(strings.Join(some, ", "))
+		if n > len(some) {
+			list += fmt.Sprintf(" and %d more", n-len(some))
+		}
+		d.show(d.people(), "files   %s\n", list)
 	}
 }
 
@@ -357,6 +431,10 @@ func (d *demo) tell(name, text string) {
 		}
 		return r
 	}, d.config.redact()(text))
+	if d.screen != nil {
+		d.screen.print("  " + d.look.paint(faint, padded(name, 10)) + "  " + inert(line))
+		return
+	}
 	d.show(d.people(), "%-10s %s\n", name, line)
 }
 

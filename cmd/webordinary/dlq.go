@@ -77,8 +77,8 @@ func dlqRedriveCommand(sys system) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "redrive [ID]", Short: "Send dead letters back to where they came from",
-		Long: "Sends a dead letter, or with --all each, to the queue that it came from, and then deletes it here. What\n" +
-			"is interrupted in between is in both queues, and in none too few: workers know a command again.\n\n" +
+		Long: "Sends a dead letter, or with --all each, to the queue that it came from, and then deletes it here.\n" +
+			"Interrupted in between, it is in both queues: a worker knows the second one again.\n\n" +
 			"A command that was answered with a failure when it was given up runs again, as its next attempt, and is\n" +
 			"answered once more. A claim request follows, as after `send`, so that a worker sees it.",
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
@@ -329,8 +329,17 @@ func (d *deadLetters) show(id string) error {
 	}
 	g := &grid{}
 	for _, row := range []struct{ name, text string }{
-		{"id", l.ID}, {"queue", l.Queue}, {"from", l.From}, {"project", l.ProjectID}, {"user", l.UserID}, {"thread", l.ThreadID}, {"command", l.CommandID},
-		{"sent", at(l.Sent)}, {"given up", at(l.Died)}, {"tries", l.Attempts}, {"reason", l.Reason},
+		{"id", l.ID},
+		{"queue", l.Queue},
+		{"from", l.From},
+		{"project", l.ProjectID},
+		{"user", l.UserID},
+		{"thread", l.ThreadID},
+		{"command", l.CommandID},
+		{"sent", at(l.Sent)},
+		{"given up", at(l.Died)},
+		{"tries", l.Attempts},
+		{"reason", l.Reason},
 	} {
 		if row.text != "" {
 			g.add(painted(faint, row.name), plain(row.text))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,7 +82,7 @@ func (d *doctor) programs(ctx context.Context) []finding {
 	return all
 }
 
-var versionNumber = regexp.MustCompile(`\d+(\.\d+)+`) //nolint:gochecknoglobals // a pattern
+var versionNumber = regexp.MustCompile(`\d+(\.\d+)+`)
 
 // version asks a program for its version, as a child of the worker would run: without
 // any of our secrets.
@@ -118,14 +119,27 @@ func atLeast(version string, least [2]int) bool {
 	return true
 }
 
-// lookAtWall says which wall is around the agent, and what it leaves open.
-func (c *config) lookAtWall(context.Context) []finding {
-	found := "SANDBOX=" + c.Sandbox + ": there is no wall around agent and npm; they are this user"
-	do := "trust repositories and senders; close the metadata service and private networks outside"
-	if os.Geteuid() == 0 {
-		return []finding{bad(levelWarn, "wall", found+", which is root", "run as another user; "+do)}
+// lookAtWall tries the walls as the worker does when it starts, and says which one holds
+// and what it leaves open.
+func (c *config) lookAtWall(ctx context.Context) []finding {
+	self, err := os.Executable()
+	if err != nil {
+		return []finding{bad(levelFail, "wall", lastLine(err), "start the program by its path")}
 	}
-	return []finding{bad(levelWarn, "wall", found, do)}
+	keeper := []string{self, keeperArg}
+	silence := c.LeaseDuration / 6
+	runner := &process.Runner{Keeper: keeper, Heartbeat: silence / 8, Silence: silence, Log: slog.New(slog.DiscardHandler)}
+	if err := c.raiseWall(ctx, runner, keeper, c.workspaces()); err != nil {
+		return []finding{bad(levelFail, "wall", strings.ReplaceAll(err.Error(), "\n", " "), "see SANDBOX")}
+	}
+	switch runner.Wall {
+	case process.WallBubblewrap:
+		return []finding{ok("wall", "%s holds. %s", runner.Wall, runner.Wall.Leaves())}
+	case process.WallLandlock:
+		return []finding{bad(levelWarn, "wall", "landlock holds. "+runner.Wall.Leaves(), "close the network outside; bubblewrap is better where user namespaces are allowed")}
+	case process.WallOff:
+	}
+	return []finding{bad(levelWarn, "wall", "SANDBOX=off. "+runner.Wall.Leaves(), "leave SANDBOX out, unless instructions, repositories and packages are all trusted")}
 }
 
 // workspaces looks whether a file there belongs to whom it should. An EFS access point
@@ -164,8 +178,8 @@ func (d *doctor) workspaces(context.Context) []finding {
 func probeFile(dir string) (f *os.File, done func(), err error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
-		f = os.NewFile(uintptr(fd), filepath.Join(dir, "probe")) //nolint:gosec // a descriptor
-		return f, func() { f.Close() }, nil                      //nolint:errcheck // nothing was written
+		f = os.NewFile(uintptr(fd), filepath.Join(dir, "probe"))
+		return f, func() { f.Close() }, nil //nolint:errcheck // nothing was written
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EINVAL) {
 		return nil, nil, &os.PathError{Op: "write", Path: dir, Err: err}
@@ -230,8 +244,8 @@ func (d *doctor) settings(context.Context) []finding {
 	if c.AllowWorkflows {
 		all = append(all, bad(levelWarn, "settings", "ALLOW_WORKFLOW_CHANGES=true: an agent can change what GitHub runs", "leave it out, unless that is meant"))
 	}
-	if len(c.AgentHosts) > 0 {
-		all = append(all, bad(levelWarn, "settings", "AGENT_ALLOWED_HOSTS is not enforced yet", "close the network outside"))
+	if c.registry != "" && !c.hosts.Allow(c.registry) {
+		all = append(all, bad(levelWarn, "settings", "AGENT_ALLOWED_HOSTS does not list "+c.registry, "list it, or npm cannot install packages"))
 	}
 	return all
 }

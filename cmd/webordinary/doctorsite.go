@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -40,8 +41,7 @@ func (d *doctor) site(ctx context.Context) []finding {
 
 // bucketFinding reads the answer to a HEAD, which has a status and no text.
 func bucketFinding(name string, err error) finding {
-	var response *smithyhttp.ResponseError
-	if errors.As(err, &response) {
+	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		switch response.HTTPStatusCode() {
 		case http.StatusNotFound:
 			return bad(levelFail, "bucket", name+" is not there", "create it; or set S3_BUCKET_PATTERN right")
@@ -125,11 +125,7 @@ func has(v any, word string) bool {
 	case string:
 		return v == word
 	case []any:
-		for _, one := range v {
-			if one == any(word) {
-				return true
-			}
-		}
+		return slices.Contains(v, any(word))
 	}
 	return false
 }

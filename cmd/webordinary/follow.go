@@ -140,15 +140,6 @@ func (f *follower) readOutput(ctx context.Context, p protocol.Pair) {
 	})
 }
 
-// progress is an event of the progress queue, as far as it is told.
-type progress struct {
-	CommandID string `json:"commandId"`
-	Step      string `json:"step"`
-	Tool      string `json:"tool"`
-	Text      string `json:"text"`
-	Timestamp int64  `json:"timestamp"` // ms
-}
-
 // readProgress tells what the progress queue says of our commands. Where there is
 // none, the journal says less.
 func (f *follower) readProgress(ctx context.Context, p protocol.Pair) {
@@ -157,7 +148,7 @@ func (f *follower) readProgress(ctx context.Context, p protocol.Pair) {
 		return
 	}
 	f.read(ctx, p, topic, func(l queue.Letter) bool {
-		var e progress
+		var e protocol.Progress
 		if json.Unmarshal([]byte(l.Body), &e) != nil || !f.mine[p.Key()+" "+e.CommandID] {
 			return false
 		}

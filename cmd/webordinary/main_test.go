@@ -72,7 +72,7 @@ func TestScripts(t *testing.T) {
 			"steps": cmdSteps, "onejson": cmdOneJSON, "exit": cmdExit,
 		},
 		RequireExplicitExec: true, UpdateScripts: *update,
-		RequireUniqueNames:  true,
+		RequireUniqueNames: true,
 	})
 }
 

@@ -221,7 +221,7 @@ func (o *operator) sendRequest(ctx context.Context, p protocol.Pair) error {
 func (o *operator) publish(ctx context.Context, topic string, body []byte) error {
 	msg := message.NewMessage(watermill.NewUUID(), body)
 	msg.SetContext(ctx)
-	return o.queues.Publish(topic, msg)
+	return o.queues.Publish(topic, msg) //nolint:contextcheck // the message has it
 }
 
 // asker asks for workers on behalf of many messages, and not once for each.

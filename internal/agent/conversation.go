@@ -87,7 +87,7 @@ func (c *conversation) begin() (err error) {
 	if c.lock, err = c.root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return err
 	}
-	err = syscall.Flock(int(c.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a descriptor is small
+	err = syscall.Flock(int(c.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return ErrBusy
 	}

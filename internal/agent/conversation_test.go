@@ -486,3 +486,44 @@ func TestHistoryIsBounded(t *testing.T) {
 		t.Errorf("%q", text)
 	}
 }
+
+func TestTrimConversations(t *testing.T) {
+	h := newHome(t)
+	now := time.Now()
+	age := func(id string, files map[string]time.Duration) {
+		t.Helper()
+		for name, old := range files {
+			path := filepath.Join(h.conversations, id, name)
+			h.put(t, path, line(id, "x"))
+			if err := os.Chtimes(path, now.Add(-old), now.Add(-old)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const day = 24 * time.Hour
+	young, old := ConversationID("p", "u", "young", 0), ConversationID("p", "u", "old", 0)
+	ended, second := ConversationID("p", "u", "twice", 0), ConversationID("p", "u", "twice", 1)
+	age(h.id, map[string]time.Duration{transcriptFile: 40 * day, notesFile: day})
+	age(young, map[string]time.Duration{transcriptFile: 29 * day})
+	age(old, map[string]time.Duration{transcriptFile: 31 * day, notesFile: 32 * day})
+	age(ended, map[string]time.Duration{endedFile: 99 * day})
+	age(second, map[string]time.Duration{transcriptFile: 29 * day})
+	// Who uses the second conversation keeps the first one from being begun again.
+	c, err := openConversation(Request{ProjectID: "p", UserID: "u", ThreadID: "twice", Job: h.job, Conversations: h.conversations})
+	if err != nil || c.id != second || !c.resumed {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	c.close()
+	h.put(t, filepath.Join(h.conversations, runningFile), h.id)
+	if err := Trim(h.conversations, now); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{h.id: true, young: true, old: false, ended: true, second: true, runningFile: true, lockFile: true} {
+		if _, err := os.Stat(filepath.Join(h.conversations, name)); (err == nil) != want {
+			t.Errorf("%s: there: %v", name, err == nil)
+		}
+	}
+	if err := Trim(filepath.Join(h.conversations, "nowhere"), now); err != nil {
+		t.Error(err)
+	}
+}

@@ -23,10 +23,10 @@ func checkTranscript(r io.Reader, id string) (whole int64, err error) {
 	named := false
 	for {
 		line, err := lines.ReadBytes('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
+		last := errors.Is(err, io.EOF)
+		if err != nil && !last {
 			return 0, err
 		}
-		last := err != nil
 		isOwn, valid := checkLine(line, id)
 		switch {
 		case whole+int64(len(line)) > maxTranscript, !valid && !last:
@@ -35,13 +35,14 @@ func checkTranscript(r io.Reader, id string) (whole int64, err error) {
 			whole += int64(len(line))
 			named = named || isOwn
 		}
-		if last && !named {
-			return 0, errDamaged
-		}
 		if last {
-			return whole, nil
+			break
 		}
 	}
+	if !named {
+		return 0, errDamaged
+	}
+	return whole, nil
 }
 
 // checkLine reports whether a line names the conversation, and whether it may be a

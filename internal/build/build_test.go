@@ -31,7 +31,7 @@ func newPlace(t *testing.T, files map[string]string) place {
 	t.Helper()
 	p := place{
 		&build.Builder{Runner: processtest.Runner(t), Env: append(processtest.Env(t), "MARK="+mark(t)), Timeout: time.Minute},
-		build.Request{Site: filepath.Join(t.TempDir(), "site"), Job: t.TempDir(), Cache: t.TempDir()},
+		build.Request{Site: filepath.Join(t.TempDir(), "site"), Job: t.TempDir(), Cache: t.TempDir(), Downloads: t.TempDir()},
 	}
 	if err := os.Mkdir(p.Site, 0o750); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ package build
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -52,11 +51,13 @@ type Request struct {
 	// be deleted after it.
 	Job string
 	// Cache is kept from build to build of the same project and user, and no
-	// child may write to it but to npm/ in it, which is npm's download cache.
-	// Lost, it costs an install.
+	// child may write to it. Lost, it costs an install.
 	Cache string
 	// Read is what else a build may read.
 	Read []string
+	// Downloads is npm's download cache, and kept as well. Children write to it:
+	// npm compares what it takes from there with the lock file.
+	Downloads string
 }
 
 // Result is what a build did.
@@ -82,7 +83,29 @@ type Builder struct {
 	Egress func(context.Context) (process.Egress, error)
 	// Timeout bounds installing and building, each; zero means 10 minutes.
 	Timeout time.Duration
-	Log     *slog.Logger // nil means none
+	Now     func() time.Time // nil means time.Now
+	Log     *slog.Logger     // nil means none
+}
+
+// Prepare installs what the lock file asks for into a checkout in which no agent
+// has worked yet, or copies it from what an earlier Prepare of the same project and
+// user kept of such a one. Without a lock file it does nothing. Errors are as
+// those of Run; a site that cannot be prepared may be built nevertheless.
+func (b *Builder) Prepare(ctx context.Context, r Request) error {
+	s, err := b.open(r)
+	if err != nil {
+		return err
+	}
+	defer s.root.Close() //nolint:errcheck // nothing was written through it that matters
+	if err := s.checkLinks(); err != nil {
+		return err
+	}
+	closeOut, err := s.openOut(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeOut()
+	return s.prepare(ctx)
 }
 
 // Run installs what is missing and builds the site. When it returns nil, Dist
@@ -100,14 +123,11 @@ func (b *Builder) Run(ctx context.Context, r Request) (Result, error) {
 	if err := s.check(); err != nil {
 		return Result{}, err
 	}
-	if b.Egress != nil {
-		if s.out, err = b.Egress(ctx); err != nil {
-			return Result{}, fmt.Errorf("open a way out: %w", err)
-		}
-		if s.out.Close != nil {
-			defer s.out.Close()
-		}
+	closeOut, err := s.openOut(ctx)
+	if err != nil {
+		return Result{}, err
 	}
+	defer closeOut()
 	result := Result{Dist: s.dist()}
 	if err := s.install(ctx, &result); err != nil {
 		return Result{}, err

@@ -135,7 +135,10 @@ func finish(lines []string, r Request) string {
 		}
 	}
 	text := strings.Trim(strings.Join(lines, "\n"), "\n")
-	for _, dir := range []string{r.Site, r.Job, r.Cache} {
+	for _, dir := range []string{r.Site, r.Job, r.Cache, r.Downloads} {
+		if dir == "" {
+			continue
+		}
 		names := []string{filepath.Clean(dir)}
 		if target, err := filepath.EvalSymlinks(dir); err == nil && target != names[0] {
 			names = append(names, target)

@@ -50,8 +50,10 @@ func (s *site) install(ctx context.Context, result *Result) error {
 	if err := s.root.Rename(imageCache, imageRescue); err == nil {
 		s.logger().DebugContext(ctx, "image cache set aside")
 	}
-	if err := s.npmInstall(ctx); err != nil {
-		return err
+	if !s.restore(ctx, inputs) {
+		if err := s.npmInstall(ctx); err != nil {
+			return err
+		}
 	}
 	s.restoreImages(ctx)
 	// The install may have written the lock file, so what decides is read again.
@@ -62,12 +64,42 @@ func (s *site) install(ctx context.Context, result *Result) error {
 	return s.remember(stamp{Inputs: inputs, Tree: s.hash(treeFile)})
 }
 
+// prepare installs what the lock file says, where no agent has worked yet, and
+// keeps it for other checkouts. The site's own install scripts can do what the
+// inputs do not tell; with any, nothing is kept.
+func (s *site) prepare(ctx context.Context) error {
+	inputs, err := s.inputs(ctx)
+	if err != nil || inputs == "" || s.hash(lockFile) == "" || s.current(inputs) {
+		return err
+	}
+	if s.restore(ctx, inputs) {
+		return s.remember(stamp{Inputs: inputs, Tree: s.hash(treeFile)})
+	}
+	out, err := s.npmCi(ctx)
+	if err != nil {
+		return s.installError(out, err)
+	}
+	pkg, err := s.manifest()
+	if err != nil {
+		return err
+	}
+	if len(installScripts(pkg)) == 0 {
+		s.keep(ctx, inputs)
+	}
+	return s.remember(stamp{Inputs: inputs, Tree: s.hash(treeFile)})
+}
+
+func npmFlags() []string { return []string{"--include=dev", "--no-audit", "--no-fund"} }
+
+func (s *site) npmCi(ctx context.Context) (*output, error) {
+	return s.run(ctx, "npm", append([]string{"ci"}, npmFlags()...)...)
+}
+
 // npmInstall installs exactly what the lock file says; without one, or with one
 // that does not fit package.json, what package.json asks for.
 func (s *site) npmInstall(ctx context.Context) error {
-	flags := []string{"--include=dev", "--no-audit", "--no-fund"}
 	if s.hash(lockFile) != "" {
-		out, err := s.run(ctx, "npm", append([]string{"ci"}, flags...)...)
+		out, err := s.npmCi(ctx)
 		// npm's account may be longer than what is kept of it.
 		stderr := out.stderr.String()
 		if err == nil || !strings.Contains(stderr, "EUSAGE") && !strings.Contains(stderr, `Run "npm help ci"`) {
@@ -75,7 +107,7 @@ func (s *site) npmInstall(ctx context.Context) error {
 		}
 		s.logger().DebugContext(ctx, "lock file does not fit package.json")
 	}
-	out, err := s.run(ctx, "npm", append([]string{"install"}, flags...)...)
+	out, err := s.run(ctx, "npm", append([]string{"install"}, npmFlags()...)...)
 	return s.installError(out, err)
 }
 
@@ -109,11 +141,8 @@ func (s *site) inputs(ctx context.Context) (string, error) {
 	} {
 		add(name, string(pkg[name]))
 	}
-	var scripts map[string]string
-	if json.Unmarshal(pkg["scripts"], &scripts) == nil {
-		for _, name := range []string{"preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare"} {
-			add(name, scripts[name])
-		}
+	for _, script := range installScripts(pkg) {
+		add("script", script)
 	}
 	for _, name := range []string{lockFile, shrinkwrapFile, ".npmrc"} {
 		add(name, s.hash(name))
@@ -125,6 +154,21 @@ func (s *site) inputs(ctx context.Context) (string, error) {
 	slices.Sort(config)
 	add("config", strings.Join(config, "\n"))
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// installScripts are the site's own scripts that npm runs when it installs.
+func installScripts(pkg map[string]json.RawMessage) []string {
+	var scripts map[string]string
+	if json.Unmarshal(pkg["scripts"], &scripts) != nil {
+		return nil
+	}
+	var found []string
+	for _, name := range []string{"preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare"} {
+		if scripts[name] != "" {
+			found = append(found, name+": "+scripts[name])
+		}
+	}
+	return found
 }
 
 // hash is the hash of a file of the checkout, empty if there is none.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -14,21 +13,20 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/webordinary/claude-code-container/internal/leftover"
 	"github.com/webordinary/claude-code-container/internal/process"
 )
 
 const (
 	distDir = "dist"
-	// maxFile bounds what is read of one file, in bytes: large lock files have
-	// a few megabytes.
+	// maxFile bounds a file that is read whole, in bytes: large lock files have a
+	// few megabytes.
 	maxFile = 64 << 20
 )
 
-var (
-	errTimeout = errors.New("the step took too long")
-	errNotFile = errors.New("not a regular file")
-)
+var errTimeout = errors.New("the step took too long")
 
 // site is one checkout while it is built.
 type site struct {
@@ -43,19 +41,22 @@ type site struct {
 // nothing an agent left in its own configures npm.
 func (b *Builder) open(r Request) (*site, error) {
 	home, tmp := filepath.Join(r.Job, "build", "home"), filepath.Join(r.Job, "build", "tmp")
-	job, err := os.OpenRoot(r.Job)
+	job, err := leftover.Open(r.Job)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the build: %w", err)
 	}
 	defer job.Close() //nolint:errcheck // what was made is there or not
-	err = errors.Join(
-		job.RemoveAll("build"), job.MkdirAll("build/home", 0o750), job.MkdirAll("build/tmp", 0o750),
-		os.MkdirAll(filepath.Join(r.Cache, "npm"), 0o750),
-	)
+	err = errors.Join(job.RemoveAll("build"), job.MkdirAll("build/home", 0o770), job.MkdirAll("build/tmp", 0o770))
+	if err == nil {
+		err = os.MkdirAll(r.Cache, 0o700)
+	}
+	if err == nil {
+		_, err = leftover.Directory(r.Downloads, 0o770)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("prepare the build: %w", err)
 	}
-	root, err := os.OpenRoot(r.Site)
+	root, err := leftover.Open(r.Site)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the build: %w", err)
 	}
@@ -68,12 +69,28 @@ func (b *Builder) open(r Request) (*site, error) {
 	}
 	env = process.With(
 		env, "HOME="+home, "TMPDIR="+tmp, "TZ=UTC", "CI=1", "NO_COLOR=1", "ASTRO_TELEMETRY_DISABLED=1",
-		"npm_config_cache="+filepath.Join(r.Cache, "npm"), "npm_config_update_notifier=false", "npm_config_logs_max=0",
+		"npm_config_cache="+r.Downloads, "npm_config_update_notifier=false", "npm_config_logs_max=0",
 	)
 	return &site{Builder: b, request: r, root: root, env: env}, nil
 }
 
 func (s *site) dist() string { return filepath.Join(s.request.Site, distDir) }
+
+// openOut opens the children's way out; the func that it returns closes it.
+func (s *site) openOut(ctx context.Context) (func(), error) {
+	if s.Egress == nil {
+		return func() {}, nil
+	}
+	out, err := s.Egress(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open a way out: %w", err)
+	}
+	s.out = out
+	if out.Close == nil {
+		return func() {}, nil
+	}
+	return out.Close, nil
+}
 
 // check refuses what cannot be built, and what must not be: Astro copies what a
 // link in public/ points to, whatever that is, into the site.
@@ -86,11 +103,8 @@ func (s *site) check() error {
 	if json.Unmarshal(pkg["scripts"], &scripts) != nil || strings.TrimSpace(scripts["build"]) == "" {
 		return &Error{CodeFailed, `package.json has no "build" script, so the site cannot be built.`}
 	}
-	// npm writes through a link at one of these, or empties what it points to.
-	for _, name := range []string{lockFile, shrinkwrapFile, "node_modules"} {
-		if info, err := s.root.Lstat(name); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-			return &Error{CodeFailed, name + " is a link, so the site cannot be built."}
-		}
+	if err := s.checkLinks(); err != nil {
+		return err
 	}
 	links, err := s.links("public")
 	if err != nil {
@@ -107,13 +121,24 @@ func (s *site) check() error {
 	return &Error{CodeRefused, "Links in public/ are not deployed; put the files themselves there: " + named}
 }
 
+// checkLinks refuses links that npm would write through, or whose target it would
+// empty.
+func (s *site) checkLinks() error {
+	for _, name := range []string{lockFile, shrinkwrapFile, "node_modules"} {
+		if info, err := s.root.Lstat(name); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			return &Error{CodeFailed, name + " is a link, so the site cannot be built."}
+		}
+	}
+	return nil
+}
+
 // manifest is package.json, by its top-level names.
 func (s *site) manifest() (map[string]json.RawMessage, error) {
 	raw, err := s.read("package.json")
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &Error{CodeFailed, "The repository has no package.json, so the site cannot be built."}
-	case errors.Is(err, errNotFile):
+	case errors.Is(err, leftover.ErrIrregular):
 		return nil, &Error{CodeFailed, "package.json is not a regular file, so the site cannot be built."}
 	case err != nil:
 		return nil, fmt.Errorf("read package.json: %w", err)
@@ -149,22 +174,8 @@ func (s *site) links(dir string) ([]string, error) {
 }
 
 // read returns a file of the checkout. What is not a regular file, a link too,
-// is errNotFile. No child runs meanwhile.
-func (s *site) read(name string) ([]byte, error) {
-	info, err := s.root.Lstat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errNotFile
-	}
-	f, err := s.root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // it was only read from
-	return io.ReadAll(io.LimitReader(f, maxFile))
-}
+// is leftover.ErrIrregular. No child runs meanwhile.
+func (s *site) read(name string) ([]byte, error) { return leftover.ReadFile(s.root, name, maxFile) }
 
 // output is what a child wrote: the end of each stream.
 type output struct{ stdout, stderr process.Tail }
@@ -182,7 +193,7 @@ func (s *site) run(ctx context.Context, program string, args ...string) (*output
 	result, err := s.Runner.Run(ctx, process.Command{
 		Path: program, Args: args, Dir: s.request.Site, Env: process.With(s.env, s.out.Env...), Stdout: &out.stdout, Stderr: &out.stderr,
 		Access: &process.Access{
-			Pair: s.request.Pair, Write: []string{s.request.Site, s.request.Job, filepath.Join(s.request.Cache, "npm")},
+			Pair: s.request.Pair, Write: []string{s.request.Site, s.request.Job, s.request.Downloads},
 			Read: s.request.Read, Proxy: s.out.Address,
 		},
 	})
@@ -245,6 +256,13 @@ func (s *site) build(ctx context.Context) error {
 		return &Error{CodeFailed, "The build ended without an error, but left no dist/index.html, or an empty one."}
 	}
 	return nil
+}
+
+func (s *site) now() time.Time {
+	if s.Now == nil {
+		return time.Now()
+	}
+	return s.Now()
 }
 
 func (s *site) logger() *slog.Logger {

@@ -66,17 +66,17 @@ var ErrContent = errors.New("the content is not what was announced")
 
 // Object is an object of a bucket.
 type Object struct {
-	Key    string `json:"key"`              // a slash-separated relative path
-	Size   int64  `json:"size"`             // bytes
-	SHA256 string `json:"sha256,omitempty"` // of the content, lower-case hex; empty in a List that does not know it
+	Key    string // a slash-separated relative path
+	Size   int64  // bytes
+	SHA256 string // of the content, lower-case hex; empty in a List that does not know it
 	// ETag is opaque, for conditions. Content is recognised by one that is its
 	// MD5 in hex, maybe in quotes. Not read by Put.
-	ETag string `json:"etag"`
+	ETag string
 	// ContentType and CacheControl are the headers it is served with; empty in
 	// a List that does not know them.
-	ContentType  string    `json:"contentType,omitempty"`
-	CacheControl string    `json:"cacheControl,omitempty"`
-	Modified     time.Time `json:"modified"` // when it was last put; not read by Put
+	ContentType  string
+	CacheControl string
+	Modified     time.Time // when it was last put; not read by Put
 }
 
 // Condition is what must hold of the present object for a Put to happen. The

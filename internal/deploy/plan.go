@@ -41,21 +41,25 @@ type Changes struct {
 // headers are not known to be right is uploaded.
 func Plan(files []File, objects []Object, keep Keep) Changes {
 	c := Changes{Retired: map[string]time.Time{}}
-	stale := make(map[string]Object, len(objects))
-	for _, o := range objects {
-		stale[o.Key] = o
+	stale := make(map[string]*Object, len(objects))
+	for i := range objects {
+		stale[objects[i].Key] = &objects[i]
 	}
 	for _, f := range files {
 		o, there := stale[f.Key]
-		delete(stale, f.Key)
-		if there && same(f, o) {
+		if there {
+			delete(stale, f.Key)
+		} else {
+			o = &Object{}
+		}
+		if there && same(f, *o) {
 			c.Unchanged++
 			continue
 		}
 		c.upload(Upload{File: f, If: Condition{ETag: o.ETag, Absent: !there}})
 	}
 	for key, o := range stale {
-		since, hashed := keep.since(o)
+		since, hashed := keep.since(*o)
 		switch {
 		case hashed && keep.Now.Sub(since) < keep.Grace:
 			c.Retired[key] = since

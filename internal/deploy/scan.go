@@ -16,6 +16,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 )
@@ -25,6 +27,10 @@ const (
 	maxBytes = 1 << 30 // 1 GB
 	maxKey   = 1024    // bytes, as S3 has it
 	maxNamed = 10      // refused files that an Error names
+
+	chunk    = 1 << 20  // bytes that are read at once
+	maxKept  = 32 << 20 // bytes of contents that are kept until they are uploaded
+	keyStart = 64       // bytes that tell a private key
 )
 
 // File is a file of a build, and the object it is to become.
@@ -48,36 +54,10 @@ func (f *File) object() Object {
 // build that has no index.html or an empty one, or that is too large. It opens
 // regular files only and never leaves the directory. Other errors are *Error
 // with CodeFailed, or the cause of ctx.
-func Scan(ctx context.Context, dir string) ([]File, error) { return scan(ctx, dir, true) }
-
-// scan is Scan. MD5 takes several times as long as SHA-256, so who does without
-// gets none.
-func scan(ctx context.Context, dir string, withMD5 bool) ([]File, error) {
-	root, err := openBuild(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close() //nolint:errcheck // it was only read from
-	s := scanner{root: root, withMD5: withMD5}
-	if err := fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return s.visit(p, d)
-	}); err != nil {
-		return nil, failed(ctx, "read the build", err)
-	}
-	slices.Sort(s.paths)
-	if err := s.readAll(ctx); err != nil {
-		return nil, failed(ctx, "read the build", err)
-	}
-	if err := s.verdict(); err != nil {
-		return nil, err
-	}
-	return s.files, nil
+func Scan(ctx context.Context, dir string) ([]File, error) {
+	s := scanner{withMD5: true}
+	err := s.scan(ctx, dir)
+	return s.files, err
 }
 
 // openBuild opens a directory that a build made; a link in its place is not
@@ -96,16 +76,69 @@ func openBuild(dir string) (*os.Root, error) {
 	if err != nil {
 		return nil, &Error{Code: CodeFailed, Message: "read the build", Err: err}
 	}
+	if now, err := root.Stat("."); err != nil || !os.SameFile(info, now) {
+		root.Close() //nolint:errcheck // nothing was done with it
+		return nil, refused(filepath.Base(dir) + " is not a directory")
+	}
 	return root, nil
 }
 
+// openFile opens a file that was a regular one. Whatever it is by now, opening it
+// does not wait.
+func openFile(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close() //nolint:errcheck // it was only opened
+		return nil, refused(fmt.Sprintf("%q is not a regular file any more", name))
+	}
+	return f, nil
+}
+
+// scanner reads a build.
 type scanner struct {
+	withMD5 bool              // it takes several times as long as SHA-256; who does without gets none
+	known   map[string]Object // what the bucket holds, as far as is remembered
+
 	root    *os.Root
-	withMD5 bool
 	paths   []string
-	files   []File
 	bytes   int64
 	refused []string
+	files   []File
+
+	// Contents of files that look new, by key, so that each file is read once.
+	// One of more than a chunk is left out, and so is what does not fit into maxKept.
+	mu     sync.Mutex
+	bodies map[string][]byte
+	kept   int
+}
+
+// scan reads a build into s.
+func (s *scanner) scan(ctx context.Context, dir string) error {
+	root, err := openBuild(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // it was only read from
+	s.root = root
+	if err := fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return s.visit(p, d)
+	}); err != nil {
+		return failed(ctx, "read the build", err)
+	}
+	slices.Sort(s.paths)
+	if err := s.readAll(ctx); err != nil {
+		return failed(ctx, "read the build", err)
+	}
+	return s.verdict()
 }
 
 func (s *scanner) visit(p string, d fs.DirEntry) error {
@@ -137,12 +170,15 @@ func (s *scanner) visit(p string, d fs.DirEntry) error {
 	return nil
 }
 
-// readAll reads the files that visit let pass, each once.
+// readAll reads the files that visit let pass.
 func (s *scanner) readAll(ctx context.Context) error {
-	s.files = make([]File, len(s.paths))
+	s.files, s.bodies = make([]File, len(s.paths)), map[string][]byte{}
 	why := make([]string, len(s.paths))
+	buffers := sync.Pool{New: func() any { return new([chunk]byte) }}
 	err := each(ctx, len(s.paths), runtime.GOMAXPROCS(0), func(_ context.Context, i int) error {
-		file, private, err := s.read(s.paths[i])
+		buf := buffers.Get().(*[chunk]byte) //nolint:forcetypeassert // see New
+		defer buffers.Put(buf)
+		file, private, err := s.read(s.paths[i], buf[:])
 		switch {
 		case errors.Is(err, fs.ErrPermission):
 			why[i] = "it cannot be read"
@@ -161,27 +197,46 @@ func (s *scanner) readAll(ctx context.Context) error {
 	return err
 }
 
-func (s *scanner) read(p string) (file File, private bool, err error) {
-	f, err := s.root.Open(p)
+// read reads a file, by way of buf.
+func (s *scanner) read(p string, buf []byte) (file File, private bool, err error) {
+	f, err := openFile(s.root, p)
 	if err != nil {
 		return File{}, false, err
 	}
 	defer f.Close() //nolint:errcheck // it was only read from
 	file = File{Key: p, ContentType: contentType(p), CacheControl: cacheControl(p)}
-	sha, start := sha256.New(), &head{}
-	to := []io.Writer{sha, start}
-	md := md5.New() //nolint:gosec // see the import
-	if s.withMD5 {
-		to = append(to, md)
+	sha, md := sha256.New(), md5.New() //nolint:gosec // see the import
+	for err == nil {
+		var n int
+		n, err = io.ReadFull(f, buf)
+		sha.Write(buf[:n])
+		if s.withMD5 {
+			md.Write(buf[:n])
+		}
+		if file.Size == 0 {
+			private = isPrivateKey(buf[:min(n, keyStart)])
+		}
+		file.Size += int64(n)
 	}
-	if file.Size, err = io.Copy(io.MultiWriter(to...), f); err != nil {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return File{}, false, fmt.Errorf("read %q: %w", p, err)
 	}
 	file.SHA256 = hex.EncodeToString(sha.Sum(nil))
 	if s.withMD5 {
 		file.MD5 = hex.EncodeToString(md.Sum(nil))
 	}
-	return file, start.isPrivateKey(), nil
+	if file.Size < chunk && s.known[p].SHA256 != file.SHA256 {
+		s.keep(p, buf[:file.Size])
+	}
+	return file, private, nil
+}
+
+func (s *scanner) keep(key string, content []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept += len(content); s.kept <= maxKept {
+		s.bodies[key] = bytes.Clone(content)
+	}
 }
 
 func (s *scanner) verdict() error {
@@ -226,17 +281,9 @@ func isSecretName(name string) bool {
 	return slices.Contains([]string{"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"}, name)
 }
 
-// head keeps the beginning of what is written to it.
-type head struct{ kept []byte }
-
-func (h *head) Write(p []byte) (int, error) {
-	h.kept = append(h.kept, p[:min(len(p), 64-len(h.kept))]...)
-	return len(p), nil
-}
-
-// isPrivateKey recognises a key file whatever it is called.
-func (h *head) isPrivateKey() bool {
-	line, _, _ := bytes.Cut(bytes.TrimSpace(h.kept), []byte("\n"))
+// isPrivateKey recognises a key file, by its beginning, whatever it is called.
+func isPrivateKey(start []byte) bool {
+	line, _, _ := bytes.Cut(bytes.TrimSpace(start), []byte("\n"))
 	return bytes.HasPrefix(line, []byte("-----BEGIN ")) && bytes.Contains(line, []byte("PRIVATE KEY"))
 }
 

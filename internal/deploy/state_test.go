@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/md5"
 	"encoding/hex"
@@ -215,6 +216,24 @@ func TestSyncRepairsHeadersItDoesNotSee(t *testing.T) {
 	}
 }
 
+// Headers that were right under older rules are repaired, and only they, without a
+// look at the bucket.
+func TestSyncRepairsHeadersItRemembers(t *testing.T) {
+	d, _ := openDirectory(t, nil)
+	o := next(mustSync(t, d, small(), deploy.Options{}))
+	for i := range o.State.Objects {
+		if s := &o.State.Objects[i]; s.Key == "favicon.svg" {
+			s.CacheControl = "no-store"
+		}
+	}
+	o.Rules = 0
+	r := &recorder{Bucket: d}
+	mustSync(t, r, small(), o)
+	if diff := cmp.Diff([]string{"put favicon.svg"}, r.calls); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+}
+
 // After a deploy that was cut off the bucket is listed, and what the deploy put
 // is recognised.
 func TestSyncHandsOnWhatItKnowsAfterAnError(t *testing.T) {
@@ -243,7 +262,12 @@ func TestSyncHandsOnWhatItKnowsAfterAnError(t *testing.T) {
 }
 
 func TestDecodeState(t *testing.T) {
-	want := &deploy.State{Listed: time.Unix(1_800_000_000, 5).UTC(), Objects: []deploy.Object{deploytest.Object("a", "1")}}
+	want := &deploy.State{Listed: time.Unix(1_800_000_000, 5000).UTC(), Objects: []deploy.Object{
+		deploytest.Object("a", "1"),
+		{Key: "foreign\n\t\"\\ö\xff\x00 key", Size: 7, ETag: `"e-2"`, Modified: time.Unix(1_700_000_000, 0)},
+		{Key: `\`, ContentType: "\ttext"},
+		{},
+	}}
 	raw, err := want.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +280,8 @@ func TestDecodeState(t *testing.T) {
 		t.Errorf("state (-want +got):\n%s", diff)
 	}
 	for name, raw := range map[string]string{
-		"empty": "", "cut off": string(raw[:len(raw)/2]), "another version": `{"version":2,"objects":[]}`, "none": `{}`,
+		"empty": "", "cut off": string(raw[:len(raw)/2]), "another version": "state-1 0 0\n", "the one before": `{"version":1,"objects":[]}`,
+		"a line less": string(raw[:bytes.LastIndexByte(raw[:len(raw)-1], '\n')+1]), "a line more": string(raw) + "x", "no number": "state-2 0 1\nx\ty\n", "not quoted": "state-2 0 1\n1\t1\t\"\n",
 		"large": strings.Repeat(" ", 16<<20) + string(raw),
 	} {
 		if _, err := deploy.DecodeState([]byte(raw)); !errors.Is(err, deploy.ErrState) {

@@ -1,9 +1,11 @@
 package deploy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -70,28 +72,28 @@ func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
 	o = o.withDefaults()
 	began := o.Now()
 	trusting := o.Undisturbed && o.State != nil && began.Sub(o.State.Listed) < relist
-	files, err := scan(ctx, o.Dir, !trusting)
+	s := scanner{withMD5: !trusting, known: o.State.byKey()}
+	if err := s.scan(ctx, o.Dir); err != nil {
+		return Result{Retired: o.Retired, State: o.State}, err
+	}
+	root, err := openBuild(o.Dir)
 	if err != nil {
 		return Result{Retired: o.Retired, State: o.State}, err
 	}
-	root, err := os.OpenRoot(o.Dir)
-	if err != nil {
-		return Result{Retired: o.Retired, State: o.State}, &Error{Code: CodeFailed, Message: "read the build", Err: err}
-	}
 	defer root.Close() //nolint:errcheck // it was only read from
-	d := &deployment{bucket: b, options: o, root: root, trusting: trusting, memory: o.State.byKey(), put: map[string]Object{}}
+	d := &deployment{bucket: b, options: o, root: root, bodies: s.bodies, trusting: trusting, memory: s.known, put: map[string]Object{}}
 	for round := 1; ; round++ {
-		err = d.round(ctx, files)
+		err = d.round(ctx, s.files)
 		if !errors.Is(err, ErrPrecondition) || round == maxRounds {
 			break
 		}
 	}
 	result := d.result(o.Now().Sub(began))
 	if err != nil {
-		result.Retired, result.State = stillRetired(o.Retired, files), d.hints()
+		result.Retired, result.State = stillRetired(o.Retired, s.files), d.hints()
 		return result, err
 	}
-	result.State = d.state(files)
+	result.State = d.state(s.files)
 	return result, nil
 }
 
@@ -124,6 +126,7 @@ type deployment struct {
 	bucket  Bucket
 	options Options
 	root    *os.Root
+	bodies  map[string][]byte // contents that are at hand, by key
 
 	// Owned by the goroutine of Sync.
 	announced bool // BeforePages was called
@@ -192,14 +195,14 @@ func (d *deployment) upload(ctx context.Context, uploads []Upload) error {
 }
 
 func (d *deployment) uploadOne(ctx context.Context, u Upload) error {
-	f, err := d.root.Open(filepath.FromSlash(u.File.Key))
+	body, err := d.open(u.File.Key)
 	if err != nil {
 		return &Error{Code: CodeFailed, Message: "read the build", Err: err}
 	}
-	defer f.Close() //nolint:errcheck // it was only read from
+	defer body.Close() //nolint:errcheck // it was only read from
 	o := u.File.object()
 	o.Modified = d.options.Now()
-	o.ETag, err = d.bucket.Put(ctx, o, f, u.If)
+	o.ETag, err = d.bucket.Put(ctx, o, body, u.If)
 	if err != nil {
 		return failed(ctx, fmt.Sprintf("upload %q", u.File.Key), err)
 	}
@@ -210,6 +213,21 @@ func (d *deployment) uploadOne(ctx context.Context, u Upload) error {
 	d.bytes.Add(u.File.Size)
 	return nil
 }
+
+// open returns the content of a file. What changed since it was first read is
+// refused by the bucket, which is told its hash.
+func (d *deployment) open(key string) (io.ReadSeekCloser, error) {
+	if body, ok := d.bodies[key]; ok {
+		return kept{bytes.NewReader(body)}, nil
+	}
+	return openFile(d.root, filepath.FromSlash(key))
+}
+
+// kept is content in memory.
+type kept struct{ *bytes.Reader }
+
+// Close implements io.Closer.
+func (kept) Close() error { return nil }
 
 func (d *deployment) remove(ctx context.Context, keys []string) error {
 	for len(keys) > 0 {

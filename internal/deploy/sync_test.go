@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -221,6 +222,40 @@ func TestSyncKeepsAssetsOfEarlierBuilds(t *testing.T) {
 	deployAt(time.Hour, b)
 	if _, there := contents(t, d)[a]; there || len(retired) != 0 {
 		t.Errorf("the old asset is still there after the grace (retired %v)", retired)
+	}
+}
+
+// Each file is read once: what is uploaded is what was looked at, even if it is gone
+// from the disk by then. Only what does not fit into memory is read again.
+func TestSyncReadsEachFileOnce(t *testing.T) {
+	large := strings.Repeat("large ", 1<<20)
+	for name, tt := range map[string]struct {
+		pages int
+		page  string
+		want  bool
+	}{
+		"small": {3, "new", true},
+		"large": {1, large, false},
+		"many":  {40, large[:1<<20-1], false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, _ := openDirectory(t, nil)
+			build, edit := site{"index.html": "home"}, site{"index.html": "home"}
+			for i := range tt.pages {
+				key := fmt.Sprintf("%d.html", i)
+				build[key], edit[key] = "old", tt.page
+			}
+			o := next(mustSync(t, d, build, deploy.Options{}))
+			o.Dir = edit.write(t, filepath.Join(t.TempDir(), "dist"))
+			o.BeforePages = func(context.Context) error { return os.RemoveAll(o.Dir) }
+			_, err := deploy.Sync(t.Context(), d, o)
+			if (err == nil) != tt.want {
+				t.Fatalf("got %v", err)
+			}
+			if diff := cmp.Diff(edit, contents(t, d)); tt.want && diff != "" {
+				t.Errorf("bucket (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

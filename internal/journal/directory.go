@@ -22,7 +22,10 @@ type Directory struct {
 	current func(ctx context.Context, projectKey string) (int64, error)
 	now     func() time.Time
 	mu      sync.Mutex // makes the look at the claim and the rename one step
+	pruned  time.Time
 }
+
+const pruneEvery = 24 * time.Hour
 
 // DirectoryConfig says where a Directory is and what it checks writes against.
 type DirectoryConfig struct {
@@ -35,7 +38,8 @@ type DirectoryConfig struct {
 	Now func() time.Time
 }
 
-// NewDirectory opens a directory store and removes what has expired in it.
+// NewDirectory opens a directory store. What has expired in it is removed now, and
+// once a day with a write.
 func NewDirectory(c DirectoryConfig) (*Directory, error) {
 	if err := os.MkdirAll(c.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("create journal: %w", err)
@@ -85,7 +89,10 @@ func (d *Directory) Put(ctx context.Context, r Record, fence Fence) error {
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
-	return d.replace(d.path(r.Key), body)
+	if err := d.replace(d.path(r.Key), body); err != nil {
+		return err
+	}
+	return d.pruneDue()
 }
 
 func (d *Directory) replace(path string, body []byte) error {
@@ -109,8 +116,17 @@ func (d *Directory) replace(path string, body []byte) error {
 	return syncDir(d.root)
 }
 
+// pruneDue prunes once a day.
+func (d *Directory) pruneDue() error {
+	if d.now().Sub(d.pruned) < pruneEvery {
+		return nil
+	}
+	return d.prune()
+}
+
 // prune removes expired records and what a crash left of unfinished writes.
 func (d *Directory) prune() error {
+	d.pruned = d.now()
 	files, err := os.ReadDir(d.root)
 	if err != nil {
 		return fmt.Errorf("read journal: %w", err)

@@ -59,3 +59,29 @@ func TestDirectoryRemovesWhatACrashLeft(t *testing.T) {
 		t.Fatalf("the unfinished write is still there: %v", err)
 	}
 }
+
+// A worker that runs for months removes what has expired, too.
+func TestDirectoryPrunesOnceADay(t *testing.T) {
+	root, now := t.TempDir(), time.Unix(2_000_000_000, 0)
+	d, err := journal.NewDirectory(journal.DirectoryConfig{
+		Root: root, Now: func() time.Time { return now },
+		Current: func(context.Context, string) (int64, error) { return 1, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(key string) {
+		t.Helper()
+		r := journal.Record{Key: key, Expires: now.Add(30 * 24 * time.Hour)}
+		if err := d.Put(t.Context(), r, journal.Fence{ProjectKey: "p", Number: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for day, want := range []int{1, 2, 2} { // the third day is the 31st
+		put(string(rune('a' + day)))
+		if files, err := os.ReadDir(root); err != nil || len(files) != want {
+			t.Errorf("after %d writes: %d files, %v", day+1, len(files), err)
+		}
+		now = now.Add([]time.Duration{24 * time.Hour, 29*24*time.Hour + time.Minute, 0}[day])
+	}
+}

@@ -111,7 +111,7 @@ func Directory(dir string, mode fs.FileMode) (replaced bool, err error) {
 		err = os.Mkdir(dir, mode)
 	}
 	if err == nil {
-		err = os.Chmod(dir, mode) //nolint:gosec // who may write there is said by the caller
+		err = os.Chmod(dir, mode)
 	}
 	if err != nil {
 		return false, fmt.Errorf("make directory: %w", err)

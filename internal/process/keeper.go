@@ -118,7 +118,7 @@ func (k *keeper) run(s spec) {
 		k.tell(record{Error: err.Error()})
 		return
 	}
-	child, err := syscall.ForkExec(l.path, l.argv, l.attr)
+	child, err := syscall.ForkExec(l.path, l.argv, l.attr) //nolint:gosec // to start it is what we are for
 	l.close()
 	after(child)
 	if err != nil {

@@ -103,14 +103,14 @@ func memoryLimit(total int64) int64 {
 // containerMemory is the memory of the machine, or what the container may have of
 // it. root is "/".
 func containerMemory(root string) int64 {
-	total := int64(4 << 30) // if nobody knows
-	if info, err := os.ReadFile(filepath.Join(root, "proc/meminfo")); err == nil {
+	total := int64(4 << 30)                                                        // if nobody knows
+	if info, err := os.ReadFile(filepath.Join(root, "proc/meminfo")); err == nil { //nolint:gosec // the system's own
 		if kb, ok := field(string(info), "MemTotal:"); ok {
 			total = kb << 10
 		}
 	}
 	files := []string{"sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"}
-	if own, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup")); err == nil {
+	if own, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup")); err == nil { //nolint:gosec // the system's own
 		for line := range strings.Lines(string(own)) { // "0::/path", where the container sees more than its own
 			if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
 				for ; path != "/" && path != "."; path = filepath.Dir(path) {
@@ -120,7 +120,7 @@ func containerMemory(root string) int64 {
 		}
 	}
 	for _, name := range files {
-		text, err := os.ReadFile(filepath.Join(root, name))
+		text, err := os.ReadFile(filepath.Join(root, name)) //nolint:gosec // the system's own
 		if err != nil {
 			continue
 		}
@@ -224,7 +224,7 @@ func oomScore(score int) func() {
 	if os.WriteFile(file, []byte(strconv.Itoa(score)), 0) != nil {
 		return func() {}
 	}
-	return func() { os.WriteFile(file, was, 0) } //nolint:errcheck // then the kernel may take us first, and the worker sees it
+	return func() { os.WriteFile(file, was, 0) } //nolint:errcheck,gosec // then the kernel may take us first, and the worker sees it
 }
 
 // tasksOf counts the processes and threads of a user.

@@ -36,6 +36,14 @@ func (r *Runner) Mend(ctx context.Context, a Access, deep bool) error {
 // ProbeUsers finds out whether WallUsers stands, with workspaces in root. The
 // error says what to do.
 func (r *Runner) ProbeUsers(ctx context.Context, root string) error {
+	for dir := root; ; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&0o001 == 0 {
+			return errors.Join(err, fmt.Errorf("no other user may pass through %s, and each pair is one; chmod o+x lets it", dir))
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
 	dir, err := os.MkdirTemp(root, ".probe-")
 	if err != nil {
 		return fmt.Errorf("try the file system: %w", err)
@@ -64,9 +72,6 @@ func (r *Runner) probeUsers(ctx context.Context, dir string) error {
 		Path: "/bin/sh", Args: []string{"-c", `cd "$0" && umask 077 && cat given > made && mkdir closed && echo > closed/file`, site}, Dir: "/",
 		Env: []string{"PATH=/usr/bin:/bin"}, Access: a, Grace: time.Second,
 	})
-	if exit, failed := errors.AsType[*ExitError](err); failed {
-		return fmt.Errorf("a child cannot work in %s (%w); each directory above it must let all users pass (mode o+x)", site, exit)
-	}
 	if err != nil {
 		return err
 	}

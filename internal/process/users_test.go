@@ -430,7 +430,7 @@ func TestProbeUsers(t *testing.T) {
 	h.Mkdir(t, "closed", 0o700)
 	for name, tt := range map[string]struct{ root, want string }{
 		"works":                   {h.Mkdir(t, "all", 0o755), ""},
-		"nobody passes through":   {closed, "must let all users pass"},
+		"nobody passes through":   {closed, "no other user may pass through "},
 		"owners are not kept":     {squashed(t, h.Mkdir(t, "mapped", 0o755)), "must not enforce a user"},
 		"the worker cannot write": {"/usr", "permission denied"},
 	} {

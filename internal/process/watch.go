@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	watchTree = 100 * time.Millisecond // memory and processes
+	watchTree = 250 * time.Millisecond // memory and processes
 	watchDisk = time.Second            // what is left
 	walkEvery = 30 * time.Second       // what is used, by looking at each file
 	walkShare = 20                     // a walk takes one part of so many of the time

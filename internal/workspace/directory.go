@@ -8,10 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
-	"time"
 
 	git "github.com/go-git/go-git/v5"
 )
@@ -19,9 +16,6 @@ import (
 // ErrTaken is returned when the workspace was taken over by another worker since
 // it was opened. What is at its path now is not ours to touch.
 var ErrTaken = errors.New("the workspace was taken over by another worker")
-
-// asideLife is how long a directory that was set aside is kept.
-const asideLife = 24 * time.Hour
 
 // directory finds or makes the pair's directory.
 func (s *Store) directory(r Request) (*Workspace, error) {
@@ -33,9 +27,6 @@ func (s *Store) directory(r Request) (*Workspace, error) {
 	own := owner{ProjectID: r.ProjectID, UserID: r.UserID, RepoURL: r.RepoURL}
 	if found.RepoURL == "" && r.RepoURL == "" {
 		return nil, &Error{Code: "repo_missing", Reason: "this project has no workspace yet; send repoUrl with the instruction"}
-	}
-	if err := s.removeOldAsides(w); err != nil {
-		return nil, err
 	}
 	if found.RepoURL != "" && r.RepoURL != "" && found.RepoURL != r.RepoURL {
 		if err := os.Rename(w.dir, s.asideName(w.dir)); err != nil {
@@ -134,7 +125,7 @@ func (w *Workspace) create() error {
 	if _, err := git.PlainInit(w.gitDir(), true); err != nil {
 		return fmt.Errorf("create repository: %w", err)
 	}
-	return nil
+	return os.WriteFile(filepath.Join(w.dir, "worker", untouchedFile), nil, 0o600)
 }
 
 const asideMark = ".aside-"
@@ -149,26 +140,4 @@ func (s *Store) asideName(dir string) string {
 		}
 		free = name + "-" + strconv.Itoa(n)
 	}
-}
-
-// removeOldAsides removes workspaces that were set aside more than a day ago and
-// are looked through.
-func (s *Store) removeOldAsides(w *Workspace) error {
-	var n note
-	if err := w.readState(noteFile, &n); err != nil {
-		return err
-	}
-	old, err := filepath.Glob(w.dir + asideMark + "*")
-	if err != nil {
-		return nil //nolint:nilerr // no pattern, nothing to remove
-	}
-	for _, path := range old {
-		seconds, _, _ := strings.Cut(path[len(w.dir)+len(asideMark):], "-")
-		since, err := strconv.ParseInt(seconds, 10, 64)
-		wanted := slices.Contains(n.Asides, filepath.Base(path))
-		if err == nil && !wanted && s.config.Now().Sub(time.Unix(since, 0)) > asideLife {
-			os.RemoveAll(path) //nolint:errcheck // next time again
-		}
-	}
-	return nil
 }

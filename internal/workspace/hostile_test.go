@@ -85,18 +85,17 @@ func (h hostile) unharmed(w *workspace.Workspace, want ...string) {
 }
 
 // gitlink makes a commit on the remote's main that records a repository in a
-// directory, and returns the commit that it records.
-func (h hostile) gitlink(at string) (inner string) {
+// directory.
+func (h hostile) gitlink(at string) {
 	h.t.Helper()
 	nested, work := h.t.TempDir(), h.t.TempDir()
 	gitserver.Git(h.t, nested, "init", "--quiet")
 	gitserver.Git(h.t, nested, "-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "--allow-empty", "-m", "x")
-	inner = gitserver.Git(h.t, nested, "rev-parse", "HEAD")
+	inner := gitserver.Git(h.t, nested, "rev-parse", "HEAD")
 	gitserver.Git(h.t, work, "clone", "--quiet", h.Bare("site.git"), ".")
 	gitserver.Git(h.t, work, "update-index", "--add", "--cacheinfo", "160000,"+inner+","+at)
 	gitserver.Git(h.t, work, "-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "-m", "x")
 	gitserver.Git(h.t, work, "push", "--quiet", "origin", "HEAD:main")
-	return inner
 }
 
 // nest makes a repository below the checkout, with a changed file that git would

@@ -110,6 +110,7 @@ func (w *Workspace) prepareFresh(own owner, old string, r TakeOverRequest) error
 	if err := copyTree(w.Conversations(), fresh.Conversations()); err != nil {
 		return fmt.Errorf("copy conversations: %w", err)
 	}
+	linkKept(w.Cache(), fresh.Cache())
 	if r.Rescue != nil {
 		if err := r.Rescue(w.Job(), fresh.Conversations()); err != nil {
 			return err
@@ -119,6 +120,18 @@ func (w *Workspace) prepareFresh(own owner, old string, r TakeOverRequest) error
 		return err
 	}
 	return fresh.writeState("owner.json", own)
+}
+
+// linkKept lets the new directory have the packages that builds have kept. Nobody
+// writes to these files, they are only replaced; and who loses them installs.
+func linkKept(from, to string) {
+	kept, err := filepath.Glob(filepath.Join(from, "node_modules-*.tar"))
+	if err != nil {
+		return
+	}
+	for _, file := range kept {
+		os.Link(file, filepath.Join(to, filepath.Base(file))) //nolint:errcheck // see above
+	}
 }
 
 // copyTree copies the regular files of a directory. They are copied and not

@@ -180,6 +180,32 @@ func (w *Workspace) Cache() string { return filepath.Join(w.dir, "worker", "cach
 // Downloads is npm's download cache. Children write to it.
 func (w *Workspace) Downloads() string { return filepath.Join(w.dir, "cache") }
 
+const untouchedFile = "untouched"
+
+// Untouched reports whether no agent has worked in this checkout yet.
+func (w *Workspace) Untouched() bool {
+	_, err := os.Lstat(filepath.Join(w.dir, "worker", untouchedFile))
+	return err == nil
+}
+
+// Touch is called before an agent works in the checkout. It cannot be undone.
+func (w *Workspace) Touch() error {
+	if err := w.check(); err != nil {
+		return err
+	}
+	err := os.Remove(filepath.Join(w.dir, "worker", untouchedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Has reports whether the checkout has a regular file at its top.
+func (w *Workspace) Has(name string) bool {
+	info, err := os.Lstat(filepath.Join(w.Site(), name))
+	return err == nil && info.Mode().IsRegular()
+}
+
 // Branch is the thread's branch.
 func (w *Workspace) Branch() string { return w.branch }
 

@@ -588,22 +588,6 @@ func TestEmptyJob(t *testing.T) {
 	}
 }
 
-func TestOldAsidesAreRemoved(t *testing.T) {
-	f := setUp(t)
-	old := filepath.Join(f.root, "amelia-scott.aside-1")
-	if err := os.Mkdir(old, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	long := time.Now().Add(-25 * time.Hour)
-	if err := os.Chtimes(old, long, long); err != nil {
-		t.Fatal(err)
-	}
-	f.open(f.request("1", "c1"))
-	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("a day later it is still there")
-	}
-}
-
 // The remote is not blamed for a git that the keeper ended since the worker was
 // frozen.
 func TestFrozenWorker(t *testing.T) {

@@ -32,6 +32,8 @@ const (
 	gitIgnored    = "The same, 5,000 files and 25,000 ignored ones"
 	startUp       = "Start of the program → first ReceiveMessage"
 	memory        = "Resident memory, idle"
+	deployGrowth  = "Deploy of a site with ten times as many files"
+	deployInTurn  = "Deploy of one edited page, with all that a worker does for it"
 )
 
 func order() []string {
@@ -39,6 +41,7 @@ func order() []string {
 		receiveOne, receiveFour, claimHandler, claimAgent, recovery, recoveryReal,
 		callsIdle, callsClaimed, callsMessage, shutdown, shutdownAfter, startUp, memory,
 		gitSmall, gitLarge, gitIgnored,
+		deployGrowth, deployInTurn,
 	}
 }
 
@@ -51,8 +54,9 @@ type row struct {
 
 // report is filled by the benchmarks, one after the other.
 type report struct {
-	head string
-	rows map[string]row
+	head    string
+	rows    map[string]row
+	deploys deployTable
 }
 
 // begun notes what the figures depend on.
@@ -77,25 +81,38 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
+// The marks of the two tables.
 const (
-	markBegin = "<!-- table: begin; written by make bench -->\n"
-	markEnd   = "<!-- table: end -->"
+	markBegin    = "<!-- table: begin; written by make bench -->\n"
+	markEnd      = "<!-- table: end -->"
+	deploysBegin = "<!-- deploys: begin; written by make bench -->\n"
+	deploysEnd   = "<!-- deploys: end -->"
 )
 
 var errNoMarks = errors.New("there are no two marks to write the table between")
 
 // write replaces what is between the marks of a document.
 func (r *report) write(name string) error {
-	b, err := os.ReadFile(name)
+	doc, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	before, rest, ok := bytes.Cut(b, []byte(markBegin))
-	_, after, ok2 := bytes.Cut(rest, []byte(markEnd))
-	if !ok || !ok2 {
-		return fmt.Errorf("%s: %w", name, errNoMarks)
+	if doc, err = replace(doc, markBegin, markEnd, r.markdown()); err == nil {
+		doc, err = replace(doc, deploysBegin, deploysEnd, r.deploys.markdown())
 	}
-	return os.WriteFile(name, slices.Concat(before, []byte(markBegin), []byte(r.markdown()), []byte(markEnd), after), 0o644)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return os.WriteFile(name, doc, 0o644)
+}
+
+func replace(doc []byte, begin, end, text string) ([]byte, error) {
+	before, rest, ok := bytes.Cut(doc, []byte(begin))
+	_, after, ok2 := bytes.Cut(rest, []byte(end))
+	if !ok || !ok2 {
+		return nil, errNoMarks
+	}
+	return slices.Concat(before, []byte(begin+text+end), after), nil
 }
 
 // revision is the commit that is measured.
@@ -156,7 +173,7 @@ func TestReport(t *testing.T) {
 	if err := r.write(file); !errors.Is(err, errNoMarks) {
 		t.Errorf("a document without marks: %v", err)
 	}
-	if err := os.WriteFile(file, []byte("above\n"+markBegin+"old\n"+markEnd+"\nbelow\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("above\n"+markBegin+"old\n"+markEnd+"\nbetween\n"+deploysBegin+deploysEnd+"\nbelow\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.set(memory, row{"30 MB", "40 MB", "2"})
@@ -169,7 +186,7 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "above\n" + markBegin + r.markdown() + markEnd + "\nbelow\n"
+	want := "above\n" + markBegin + r.markdown() + markEnd + "\nbetween\n" + deploysBegin + r.deploys.markdown() + deploysEnd + "\nbelow\n"
 	if string(b) != want {
 		t.Errorf("got %s\nwant %s", b, want)
 	}
@@ -208,9 +225,28 @@ func TestDocument(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatal(errNoMarks)
 	}
+	if !strings.Contains(string(b), deploysBegin+"| Site, latency | Step | ours |") {
+		t.Error("no table of deploys; make bench writes it")
+	}
 	for _, name := range order() {
 		if !strings.Contains(table, "\n| "+name+" | ") {
 			t.Errorf("no row %q; make bench writes it", name)
+		}
+	}
+}
+
+// TestDeployTable: the best of the others is found, and what is missing named.
+func TestDeployTable(t *testing.T) {
+	costs := map[string][][]cost{}
+	for _, step := range steps() {
+		costs[step] = [][]cost{{{wall: 9}, {wall: 10}, {wall: 11}}, {{wall: 30}}, {{wall: 35}}, {{wall: 25}}, nil}
+	}
+	table := deployTable{tools: []tool{{name: "ours"}, {name: "new"}, {name: "a"}, {name: "b"}, {name: "c", missing: "not here"}}}
+	table.add(&compared{site: &built{name: "Site", files: 2}, delay: distance, costs: costs})
+	got := table.markdown()
+	for _, want := range []string{"| ours | new | a | b | Best", "| Site (2 files, 0.0 KB), 20ms | one page edited |", "| **2.5×** ours (b) |\n", "**Not measured:** c: not here."} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %s", want, got)
 		}
 	}
 }

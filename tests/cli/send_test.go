@@ -77,7 +77,7 @@ func TestSendShowsProgress(t *testing.T) {
 	progress := w.Set.CreateQueue(t, w.Names.Progress(w.j.Pair), "")
 	w.StartWorker()
 	event := func(id, tool string) string {
-		return fmt.Sprintf(`{"type":"progress","commandId":%q,"step":"agent","tool":%q,"text":"src/Header.astro","timestamp":%d}`, id, tool, time.Now().UnixMilli())
+		return fmt.Sprintf(`{"type":"progress","commandId":%q,"step":"agent","tool":%q,"text":"src/Header.astro","timestamp":%d}`, id, tool, time.Now().Add(time.Minute).UnixMilli()) // newer than the worker's own
 	}
 	w.Put(progress, event("c-1", "Edit"), 0)
 	w.Put(progress, event("c-2", "Read"), 0)

@@ -15,7 +15,11 @@ func TestWalls(t *testing.T) {
 		t.Run(string(wall), func(t *testing.T) {
 			w := newWorld(t)
 			w.model.Play("sign", Bash(`cat /proc/*/environ "$HOME"/../../worker/owner.json ; git log -1 --format='<p>after: %s</p>' >> src/components/Footer.astro && git status --short`), Say("Signed."))
-			p := w.start(t, "SANDBOX="+string(wall))
+			binary := programs.binary
+			if wall == process.WallUsers {
+				binary = w.unprivileged(t)
+			}
+			p := w.startBinary(t, binary, "SANDBOX="+string(wall))
 			out := p.do(w.message("t-1", "c-1", "sign"))
 			p.finish()
 			if !out.Success || out.Summary != "Signed." {

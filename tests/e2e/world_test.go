@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/webordinary/claude-code-container/examples"
+	"github.com/webordinary/claude-code-container/internal/process"
+	"github.com/webordinary/claude-code-container/internal/process/processtest"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/tests/gitserver"
 	"github.com/webordinary/claude-code-container/tests/modelserver"
@@ -34,6 +36,7 @@ type world struct {
 	repo  string // URL
 	dir   string // of the worker
 	env   []string
+	as    []string // the words before the worker's program that make it another user
 }
 
 func newWorld(t *testing.T) *world {
@@ -70,6 +73,18 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// unprivileged makes the worker a user that is not root, beside a keeper that is
+// installed setuid for it, and returns its program.
+func (w *world) unprivileged(t *testing.T) string {
+	t.Helper()
+	u := processtest.NewUsers(t)
+	binary := filepath.Join(filepath.Dir(u.Keeper), "webordinary")
+	u.Install(t, programs.binary, binary, 0o755)
+	w.dir, w.as = filepath.Join(u.Dir, "demo"), processtest.As(processtest.WorkerID)
+	w.env = process.With(w.env, "HOME="+u.Mkdir(t, "home", 0o700), "TMPDIR="+u.Mkdir(t, "tmp", 0o755))
+	return binary
+}
+
 // message is an InputMessage of amelia and scott with the fields that tests vary.
 func (w *world) message(thread, command, instruction string) map[string]any {
 	return map[string]any{
@@ -97,7 +112,8 @@ func (w *world) start(t *testing.T, env ...string) *worker {
 func (w *world) startBinary(t *testing.T, binary string, env ...string) *worker {
 	t.Helper()
 	p := &worker{t: t, answers: make(chan []byte, 100), ended: make(chan error, 1)}
-	p.cmd = exec.CommandContext(t.Context(), binary, "demo", "--stdin", "--dir", w.dir)
+	words := append(append([]string{}, w.as...), binary, "demo", "--stdin", "--dir", w.dir)
+	p.cmd = exec.CommandContext(t.Context(), words[0], words[1:]...)
 	p.cmd.Env = append(append([]string{}, w.env...), env...)
 	p.cmd.Stderr = p
 	p.cmd.WaitDelay = time.Second

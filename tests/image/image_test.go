@@ -234,3 +234,36 @@ func TestOneWholeCommand(t *testing.T) {
 		t.Errorf("what was deployed: %q, %v", note, err)
 	}
 }
+
+// intruder tries what the wall of users stands against, and changes a file.
+const intruder = `#!/bin/sh
+cat >/dev/null
+echo blue > public/note.txt
+grep -qs DEMO_SECRET /proc/1/environ && echo "it reads the worker's environment"
+kill -0 1 2>/dev/null && echo "it signals the worker"
+/usr/local/bin/keeper users </dev/null 2>/dev/null; [ $? = 126 ] || echo "it executes the keeper"
+ls ../worker >/dev/null 2>&1 && echo "it lists the worker's directory"
+[ "$(id -u)" -ge 65536 ] && [ "$(id -u)" = "$(id -G)" ] && echo "it is the pair"
+`
+
+// TestWallOfUsers has the keeper as it is installed in the image keep the agent from
+// the worker, in a whole command.
+func TestWallOfUsers(t *testing.T) {
+	c := newContainer(t)
+	if got := c.must("stat", "-c", "%U:%G %a", "/usr/local/bin/keeper"); got != "root:appuser 4750" {
+		t.Errorf("the keeper is installed as %s", got)
+	}
+	env := append(c.npmEnv(), "SANDBOX=users", "DEMO_SECRET=hunter2", "AGENT=command", "AGENT_COMMAND="+c.add("agent", []byte(intruder), 0o755))
+	code, stdout, stderr := c.run(env, "webordinary", "demo", "--output", "json", "--dir", "/workspace/demo", "Make it blue")
+	var out protocol.OutputMessage
+	if err := json.Unmarshal([]byte(stdout), &out); err != nil || code != 0 || !out.Success {
+		t.Fatalf("the demo ended with %d, %v:\n%s\n%s", code, err, stdout, stderr)
+	}
+	if out.Summary != "it is the pair" {
+		t.Errorf("the agent says %q", out.Summary)
+	}
+	note, err := os.ReadFile(filepath.Join(c.volumes, "workspace", "demo", "sites", out.S3Bucket, "note.txt"))
+	if err != nil || string(note) != "blue\n" {
+		t.Errorf("what was deployed: %q, %v", note, err)
+	}
+}

@@ -55,6 +55,7 @@ var rows = []struct {
 	{"work by the unclaimed queue", unclaimedWork},
 	// Messages.
 	{"ids are echoed", idsEchoed},
+	{"progress is told", progressTold},
 	{"from A to B to A", thereAndBack},
 	{"ordered and rapid messages", orderedMessages},
 	{"rapid messages that interrupt", rapidMessages},

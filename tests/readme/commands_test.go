@@ -1,6 +1,7 @@
 package readme
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,9 +70,7 @@ func commands(t *testing.T, binary string, words ...string) map[string][]string 
 			if m[1] == "completion" || m[1] == "help" {
 				continue
 			}
-			for usage, flags := range commands(t, binary, append(slices.Clone(words), m[1])...) {
-				all[usage] = flags
-			}
+			maps.Copy(all, commands(t, binary, append(slices.Clone(words), m[1])...))
 		}
 	}
 	return all

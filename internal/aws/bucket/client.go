@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
 	"time"
@@ -39,5 +40,11 @@ func tune(c *awshttp.BuildableClient) aws.HTTPClient {
 		d.Timeout = dialTimeout
 	}).WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConns, t.MaxIdleConnsPerHost = connections, connections
+		if t.TLSClientConfig == nil {
+			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		// S3 closes connections sooner than we do. New ones then resume what the
+		// old ones had agreed on.
+		t.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(connections)
 	})
 }

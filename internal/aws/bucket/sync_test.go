@@ -2,9 +2,11 @@ package bucket_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -13,12 +15,14 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/webordinary/claude-code-container/internal/aws/bucket"
 	"github.com/webordinary/claude-code-container/internal/deploy"
+	"github.com/webordinary/claude-code-container/internal/deploy/deploytest"
 	"github.com/webordinary/claude-code-container/tests/emulators"
 )
 
@@ -113,6 +117,33 @@ func TestSyncKeepsItsConnectionsWarm(t *testing.T) {
 	// The transport dials a few too many when it is slow to hand one back.
 	if got := p.opened.Load(); got > 80 {
 		t.Errorf("%d connections for 400 uploads, 32 at once", got)
+	}
+}
+
+// A connection that was closed meanwhile costs no whole handshake.
+func TestSyncResumesHandshakes(t *testing.T) {
+	resumed := make(chan bool, 4)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		resumed <- r.TLS.DidResume
+		w.Header().Set("Connection", "close")
+		w.Header().Set("ETag", `"e"`)
+	}))
+	t.Cleanup(server.Close)
+	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	client := bucket.NewClient(aws.Config{
+		Region: emulators.Region, Credentials: credentials.NewStaticCredentialsProvider("a", "s", ""), BaseEndpoint: &server.URL,
+		HTTPClient: awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+			t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+		}),
+	}, true)
+	b := bucket.Open(client, "site", bucket.Options{})
+	for i, want := range []bool{false, true, true} {
+		if _, err := b.Put(t.Context(), deploytest.Object("a.txt", "x"), strings.NewReader("x"), deploy.Condition{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-resumed; got != want {
+			t.Errorf("connection %d: resumed %t", i, got)
+		}
 	}
 }
 

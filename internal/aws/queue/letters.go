@@ -78,7 +78,7 @@ func readAttributes(name, url string, all map[string]string) Attributes {
 	}
 	if json.Unmarshal([]byte(all[string(types.QueueAttributeNameRedrivePolicy)]), &policy) == nil {
 		a.DeadLetters = policy.DeadLetterTargetArn
-		a.MaxReceives, _ = strconv.Atoi(strings.Trim(string(policy.MaxReceiveCount), `"`)) //nolint:errcheck // zero is no number of receives
+		a.MaxReceives, _ = strconv.Atoi(strings.Trim(string(policy.MaxReceiveCount), `"`))
 	}
 	return a
 }

@@ -51,9 +51,10 @@ func (t *Tables) Records(ctx context.Context, projectKey string, limit int) (fou
 	}
 }
 
-// What a table must have, for who checks one: its key, the attribute by which items
-// expire, and of the ownership table the index and its key.
+// What a table must have, for who checks one.
 const (
-	Key, TTL        = attrKey, attrTTL
-	Index, IndexKey = index, attrContainer
+	Key      = attrKey       // its key, a string
+	TTL      = attrTTL       // the attribute by which items expire
+	Index    = index         // of the ownership table
+	IndexKey = attrContainer // of the index
 )

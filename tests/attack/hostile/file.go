@@ -57,7 +57,10 @@ func fileAttacks() []attack {
 		{"home_write", func(p plan) (string, error) { return touch(p.Home) }},
 		{"journal_write", func(p plan) (string, error) { return touch(filepath.Join(p.State, "journal")) }},
 		{"live_site_write", func(p plan) (string, error) { return touch(filepath.Join(p.State, "sites")) }},
-		{"shadow_read", func(plan) (string, error) { return readFile("/etc/shadow") }},
+		{"shadow_read", func(plan) (string, error) {
+			b, err := os.ReadFile("/etc/shadow")
+			return fmt.Sprintf("%d bytes", len(b)), err
+		}},
 		{"temporary_files", func(p plan) (string, error) { // the test looks whether they are outside
 			return "", errors.Join(os.WriteFile("/tmp/"+p.Mark, nil, 0o666), os.WriteFile("/dev/shm/"+p.Mark, nil, 0o666))
 		}},
