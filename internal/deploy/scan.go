@@ -173,17 +173,25 @@ func (s *scanner) visit(p string, d fs.DirEntry) error {
 // readAll reads the files that visit let pass.
 func (s *scanner) readAll(ctx context.Context) error {
 	s.files, s.bodies = make([]File, len(s.paths)), map[string][]byte{}
-	private := make([]bool, len(s.paths))
+	why := make([]string, len(s.paths))
 	buffers := sync.Pool{New: func() any { return new([chunk]byte) }}
-	err := each(ctx, len(s.paths), runtime.GOMAXPROCS(0), func(_ context.Context, i int) (err error) {
+	err := each(ctx, len(s.paths), runtime.GOMAXPROCS(0), func(_ context.Context, i int) error {
 		buf := buffers.Get().(*[chunk]byte) //nolint:forcetypeassert // see New
 		defer buffers.Put(buf)
-		s.files[i], private[i], err = s.read(s.paths[i], buf[:])
+		file, private, err := s.read(s.paths[i], buf[:])
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			why[i] = "it cannot be read"
+			return nil
+		case private:
+			why[i] = "a private key"
+		}
+		s.files[i] = file
 		return err
 	})
 	for i, p := range s.paths {
-		if private[i] {
-			s.refused = append(s.refused, fmt.Sprintf("%q (a private key)", p))
+		if why[i] != "" {
+			s.refused = append(s.refused, fmt.Sprintf("%q (%s)", p, why[i]))
 		}
 	}
 	return err

@@ -36,7 +36,8 @@ func dropPrivileges() error {
 
 // filterCalls refuses to this thread what Landlock does not see: sockets that are
 // neither TCP nor, if unixToo says so, of the unix kind; TCP that connects while
-// it sends; and rings that do the same without a system call.
+// it sends; and rings that do the same without a system call. And what one process
+// of a user may do to another: set its limits, share memory and queues with it.
 func filterCalls(unixToo bool) error {
 	filter, err := callFilter(unixToo)
 	if err != nil {
@@ -94,6 +95,14 @@ func callFilter(unixToo bool) ([]unix.SockFilter, error) {
 		load(callNumber),
 		test(unix.BPF_JGE, 0x40000000, 1), deny(unix.ENOSYS), // another numbering on amd64
 		is(unix.SYS_IO_URING_SETUP, 1), deny(unix.ENOSYS),
+		is(unix.SYS_PRLIMIT64, 4), arg(0), is(0, 1), allow, deny(unix.EPERM), // its own limits, and nobody else's
+	}
+	// What belongs to a user and not to a process: segments, queues and semaphores.
+	for _, call := range []uint32{
+		unix.SYS_SHMGET, unix.SYS_SHMAT, unix.SYS_SHMCTL, unix.SYS_MSGGET, unix.SYS_MSGSND, unix.SYS_MSGRCV, unix.SYS_MSGCTL,
+		unix.SYS_SEMGET, unix.SYS_SEMOP, unix.SYS_SEMTIMEDOP, unix.SYS_SEMCTL, unix.SYS_MQ_OPEN,
+	} {
+		f = append(f, is(call, 1), deny(unix.EACCES))
 	}
 	f = append(f, fastOpen(unix.SYS_SENDTO, 3)...)
 	f = append(f, fastOpen(unix.SYS_SENDMSG, 2)...)

@@ -26,6 +26,7 @@ type attempt struct {
 	Write  string `json:"write"`  // a file that it may write
 	Secret string `json:"secret"` // a file that it must not read
 	Worker int    `json:"worker"` // a process that it must neither read nor signal
+	PIDs   string `json:"pids"`   // the namespace in which that is its number
 	Open   string `json:"open"`   // an address that it may connect to
 	Closed string `json:"closed"` // an address that it must not connect to; empty if that is not asked
 }
@@ -56,7 +57,7 @@ func (r *Runner) Probe(ctx context.Context, program []string) error {
 	}
 	defer closed.Close() //nolint:errcheck // nothing was written that matters
 	a := attempt{
-		Write: filepath.Join(write, "file"), Secret: secret, Worker: os.Getpid(), Open: open.Addr().String(), Closed: closed.Addr().String(),
+		Write: filepath.Join(write, "file"), Secret: secret, Worker: os.Getpid(), PIDs: ownPIDs(), Open: open.Addr().String(), Closed: closed.Addr().String(),
 	}
 	if r.Wall == WallUsers {
 		a.Closed = ""                                // users alone close no network
@@ -135,14 +136,24 @@ func (a attempt) wrong() []string {
 	}
 	add(os.WriteFile(a.Write, []byte("x"), 0o600) != nil, "cannot write where it should")
 	add(readable(a.Secret), "can read the worker's files")
-	// In a namespace of its own the first ones are itself and its keeper.
-	if a.Worker > os.Getpid() || os.Getpid() > 2 {
+	// In a namespace of its own the number is another's: the worker is process 1
+	// in its image, and the keeper is here.
+	if ownPIDs() == a.PIDs {
 		add(readable("/proc/"+strconv.Itoa(a.Worker)+"/environ"), "can read the worker's environment")
 		add(syscall.Kill(a.Worker, 0) == nil, "can send signals to the worker")
 	}
 	add(!reaches(a.Open), "cannot reach the proxy")
 	add(a.Closed != "" && reaches(a.Closed), "can reach other addresses of the machine than the proxy's")
 	return wrong
+}
+
+// ownPIDs names the namespace of this process's numbers; empty if it cannot be told.
+func ownPIDs() string {
+	name, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 func readable(path string) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -184,8 +185,22 @@ func (w *Workspace) flatten(ctx context.Context, known ...string) error {
 		case d.IsDir() && (name == ".git" || d.Name() == "node_modules" || name == "dist" || name == ".astro"):
 			return fs.SkipDir
 		}
-		return nil
+		return unlock(root, name, d)
 	})
+}
+
+// unlock makes a directory ours to read and to change, whatever the child has shut:
+// else git could neither take what is in it nor, for the next thread, remove it.
+func unlock(root *os.Root, name string, d fs.DirEntry) error {
+	const all = 0o700
+	info, err := d.Info()
+	if !d.IsDir() || err != nil || info.Mode()&all == all {
+		return nil //nolint:nilerr // it is gone, and nothing is to be done
+	}
+	if err := root.Chmod(name, info.Mode().Perm()|all); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("unlock %s: %w", name, err)
+	}
+	return nil
 }
 
 func skip(d fs.DirEntry) error {

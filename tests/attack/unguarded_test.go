@@ -1,0 +1,63 @@
+package attack
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestUnguarded runs hostile as root, from a terminal, with a secret in its
+// environment and no keeper: what is stopped behind every wall and without one
+// succeeds here.
+func TestUnguarded(t *testing.T) {
+	w := newWorld(t)
+	var only []string
+	for _, r := range rows() {
+		if r.proof == "TestUnguarded" {
+			for _, name := range r.outcomes {
+				if !strings.Contains(name, "_environment") { // of the build: the same
+					only = append(only, name)
+				}
+			}
+		}
+	}
+	out, planFile := filepath.Join(w.dir, "outcomes.jsonl"), filepath.Join(w.dir, "plan.json")
+	text, err := json.Marshal(map[string]any{"Out": out, "Only": only, "Mark": w.mark})
+	w.must(err)
+	w.must(os.WriteFile(planFile, text, 0o600))
+	master, slave := w.openTerminal()
+	defer master.Close()                                     //nolint:errcheck // the test is over
+	cmd := exec.Command(programs.hostile, "agent", planFile) //nolint:noctx // it ends by itself
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "GITHUB_TOKEN=" + w.secrets["github"]}
+	cmd.ExtraFiles = []*os.File{slave}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
+	w.must(cmd.Run())
+	found := w.readOutcomes(out)
+	for _, name := range only {
+		if o, tried := found[name]; !tried || !o.Succeeded {
+			t.Errorf("%s does not succeed without any defence, so nothing is shown: %s", name, o.Detail)
+		}
+	}
+}
+
+// TestProxyLetsThroughWhatIsListed lists what the proxy refuses otherwise.
+func TestProxyLetsThroughWhatIsListed(t *testing.T) {
+	w := newWorld(t)
+	w.git.Create(t, "hostile.git", w.hostileFiles())
+	upstream := strings.TrimPrefix(w.model.URL(), "http://")
+	p := w.shell("AGENT_ALLOWED_HOSTS=" + strings.Join([]string{upstream, metadata, outside}, ","))
+	plan := w.plan(nil)
+	plan["Only"] = []string{"proxy_loopback", "proxy_metadata", "proxy_outside"}
+	if out := p.do(command{"mallory", "eve", w.front.url("hostile.git"), "t", "c-1", w.attackCommand(plan)}); out.CommitID == "" {
+		t.Errorf("answer %+v", out)
+	}
+	for name, o := range w.outcomes() {
+		if strings.HasPrefix(name, "proxy_") && !o.Succeeded {
+			t.Errorf("%s does not succeed, so nothing is shown: %s", name, o.Detail)
+		}
+	}
+}
