@@ -133,7 +133,7 @@ func (c *config) lookAtWall(ctx context.Context) []finding {
 		return []finding{bad(levelFail, "wall", strings.ReplaceAll(err.Error(), "\n", " "), "see SANDBOX")}
 	}
 	switch runner.Wall {
-	case process.WallBubblewrap:
+	case process.WallBubblewrap, process.WallUsers:
 		return []finding{ok("wall", "%s holds. %s", runner.Wall, runner.Wall.Leaves())}
 	case process.WallLandlock:
 		return []finding{bad(levelWarn, "wall", "landlock holds. "+runner.Wall.Leaves(), "close the network outside; bubblewrap is better where user namespaces are allowed")}
