@@ -3,6 +3,7 @@ package process_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"os"
@@ -21,7 +22,9 @@ import (
 	"github.com/webordinary/claude-code-container/internal/process/processtest"
 )
 
-const pair = "amelia#scott"
+// pair is nobody else's on this machine: all its processes are ended again and
+// again.
+var pair = "amelia#" + rand.Text()
 
 // home is a pair's directory under the wall of users.
 type home struct {
