@@ -49,7 +49,7 @@ func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		why = append(why, fmt.Errorf("  %s: %s", wall, strings.ReplaceAll(err.Error(), "\n", ": "))) //nolint:errorlint // it is shown
+		why = append(why, fmt.Errorf("  %s: %s", wall, strings.ReplaceAll(err.Error(), "\n", ": ")))
 	}
 	return fmt.Errorf("there is no wall around agent and npm (SANDBOX=%s):\n%w\n"+
 		"Install bubblewrap where user namespaces are allowed, or the keeper setuid, or use Linux 6.12 with Landlock.\n"+
@@ -86,9 +86,7 @@ func (c *config) readable(childEnv []string, workspaces string) []string {
 	} else {
 		programs = append(programs, c.ClaudePath)
 	}
-	for _, dir := range filepath.SplitList(path) {
-		all = append(all, dir)
-	}
+	all = append(all, filepath.SplitList(path)...)
 	for _, name := range programs {
 		if found, err := lookIn(path, name); err == nil {
 			all = append(all, packageOf(found)...)
@@ -122,14 +120,14 @@ func lookIn(path, name string) (string, error) {
 // this is in, where its packages are.
 func packageOf(program string) []string {
 	all := []string{program}
-	real, err := filepath.EvalSymlinks(program)
+	target, err := filepath.EvalSymlinks(program)
 	if err != nil {
 		return all
 	}
-	all = append(all, real)
+	all = append(all, target)
 	const modules = "/node_modules/"
-	if i := strings.Index(real, modules); i >= 0 {
-		all = append(all, real[:i+len(modules)-1])
+	if i := strings.Index(target, modules); i >= 0 {
+		all = append(all, target[:i+len(modules)-1])
 	}
 	return all
 }
