@@ -63,7 +63,7 @@ func TestRepositoryDoesNotConfigureTheCLI(t *testing.T) {
 	w.model.Play("second", Bash("date > again.txt"), Say("Came again."))
 	p := w.start("SANDBOX=off")
 	for _, text := range []string{"first", "second", "/evil second"} {
-		out := p.do(command{"amelia", "scott", w.front.url("site.git"), "t", "c-" + text, text})
+		out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), "t", "c-" + text, text})
 		if out.CommitID == "" || out.ErrorCode != "build_failed" {
 			t.Errorf("%s: %+v", text, out)
 		}
@@ -98,9 +98,9 @@ func TestLinksToTheWorkersFiles(t *testing.T) {
 	} {
 		thread := strings.ReplaceAll(name, " ", "-")
 		w.model.Play(name, Bash(script), Say("Left."))
-		p.do(command{"amelia", "scott", w.front.url("site.git"), thread, thread + "-1", name})
+		p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), thread, thread + "-1", name})
 		w.model.Forget()
-		out := p.do(command{"amelia", "scott", w.front.url("site.git"), thread, thread + "-2", "again"})
+		out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), thread, thread + "-2", "again"})
 		if out.CommitID == "" || out.ErrorCode != "build_failed" {
 			t.Errorf("%s: the next command: %+v", name, out)
 		}
@@ -137,7 +137,7 @@ func TestGatewayCap(t *testing.T) {
 		p := w.start(append(env, "SANDBOX=off")...)
 		defer p.kill()
 		w.model.Forget()
-		p.do(command{"amelia", "scott", w.front.url("site.git"), "t" + random(), "c" + random(), "spend"})
+		p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), "t" + random(), "c" + random(), "spend"})
 		n := 0
 		for _, r := range w.model.Requests() {
 			if r.Script == "hostile call" {

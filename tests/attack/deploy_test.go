@@ -55,7 +55,7 @@ execFileSync('sh', ['-c', 'rm -rf dist; mkdir dist; echo hello > dist/index.html
 			w.must(os.WriteFile(secret, []byte(w.secrets["home"]), 0o644))
 			build := strings.ReplaceAll(a.build, "SECRET", secret)
 			name := "d" + itoa(i)
-			out := p.do(command{"amelia", "scott", w.front.url("site.git"), name, name, "cat > attack.sh << 'END'\n" + build + "\nEND"})
+			out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name, "cat > attack.sh << 'END'\n" + build + "\nEND"})
 			wantCode(t, out, a.code)
 			if holds(live, w.secrets["home"]) {
 				t.Error("the secret is live")
@@ -99,7 +99,7 @@ func TestLinksInPublic(t *testing.T) {
 		"file": "mkdir -p public; ln -sf " + secret + " public/file", "directory": "mkdir -p public; ln -sf " + filepath.Dir(secret) + " public/dir",
 		"public": "rm -rf public; ln -s " + filepath.Dir(secret) + " public",
 	} {
-		out := p.do(command{"amelia", "scott", w.front.url("site.git"), name, name, script})
+		out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name, script})
 		if out.Success || !strings.Contains(out.Error, "public") {
 			t.Errorf("%s: %+v", name, out)
 		}

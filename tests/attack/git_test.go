@@ -74,7 +74,7 @@ func TestGitIsDeaf(t *testing.T) {
 	for i, a := range gitAttacks() {
 		t.Run(a.name, func(t *testing.T) {
 			name := "git" + itoa(i)
-			out := p.do(command{"amelia", "scott", w.front.url("site.git"), name, name, "cd . && echo " + name + " > change.txt\n" + w.fill(a.leave, name, "site.git", evil)})
+			out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name, "cd . && echo " + name + " > change.txt\n" + w.fill(a.leave, name, "site.git", evil)})
 			if out.CommitID == "" || out.ErrorCode != "build_failed" { // there is nothing to build
 				t.Errorf("the command was not carried out: %+v", out)
 			}
@@ -127,11 +127,11 @@ func TestGitGoesOn(t *testing.T) {
 	} {
 		t.Run(a.name, func(t *testing.T) {
 			name := "on" + itoa(i)
-			out := p.do(command{"amelia", "scott", w.front.url("site.git"), name, name, "echo " + name + " > change.txt\n" + a.leave})
+			out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name, "echo " + name + " > change.txt\n" + a.leave})
 			if out.ErrorCode != "build_failed" || out.CommitID == "" {
 				t.Errorf("answer %+v", out)
 			}
-			out = p.do(command{"amelia", "scott", w.front.url("site.git"), name, name + "-next", "echo next > change.txt"})
+			out = p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name + "-next", "echo next > change.txt"})
 			if out.ErrorCode != "build_failed" || out.CommitID == "" {
 				t.Errorf("the next answer %+v", out)
 			}

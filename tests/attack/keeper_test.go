@@ -16,7 +16,7 @@ func TestNothingOutlivesItsJob(t *testing.T) {
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
 	p := w.shell()
 	script := `setsid sh -c '` + programs.hostile + ` linger $0 > /dev/null 2>&1 < /dev/null &' "$PWD/lingers-` + w.mark + `"; sleep 0.3; date > change.txt`
-	if out := p.do(command{"amelia", "scott", w.front.url("site.git"), "t", "c-1", script}); out.CommitID == "" {
+	if out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), "t", "c-1", script}); out.CommitID == "" {
 		t.Fatalf("answer %+v", out)
 	}
 	if _, err := os.Stat(filepath.Join(w.pair("amelia", "scott"), "site", "lingers-"+w.mark)); err != nil {

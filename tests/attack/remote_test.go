@@ -17,15 +17,15 @@ func TestRedirects(t *testing.T) {
 		w.git.ServeHTTP(rw, r)
 	}))
 	p := w.shell()
-	if out := p.do(command{"amelia", "scott", w.front.url("moved.git"), "t", "c-1", "echo 1 > change.txt"}); out.CommitID == "" {
+	if out := p.do(command{w.project("amelia"), "scott", w.front.url("moved.git"), "t", "c-1", "echo 1 > change.txt"}); out.CommitID == "" {
 		t.Fatalf("before it moved: %+v", out)
 	}
 	w.front.elsewhere.Store(&evil.url)
-	out := p.do(command{"amelia", "scott", w.front.url("moved.git"), "t", "c-2", "echo 2 > change.txt"})
+	out := p.do(command{w.project("amelia"), "scott", w.front.url("moved.git"), "t", "c-2", "echo 2 > change.txt"})
 	if out.Success || len(evil.asked()) > 0 {
 		t.Errorf("the other host was asked; answer %+v", out)
 	}
-	out = p.do(command{"new", "scott", w.front.url("moved.git"), "t", "c-3", "echo 3 > change.txt"})
+	out = p.do(command{w.project("new"), "scott", w.front.url("moved.git"), "t", "c-3", "echo 3 > change.txt"})
 	if out.Success || len(evil.asked()) > 0 {
 		t.Errorf("the other host was asked for a clone; answer %+v", out)
 	}
@@ -48,7 +48,7 @@ func TestTokenGoesNowhereElse(t *testing.T) {
 		rw.WriteHeader(http.StatusUnauthorized)
 	}))
 	p := w.shell()
-	out := p.do(command{"amelia", "scott", evil.url + "/x.git", "t", "c-1", "true"})
+	out := p.do(command{w.project("amelia"), "scott", evil.url + "/x.git", "t", "c-1", "true"})
 	if out.Success {
 		t.Errorf("answer %+v", out)
 	}

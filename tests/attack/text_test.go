@@ -54,7 +54,7 @@ func TestSecretsAreRedacted(t *testing.T) {
 	w := newWorld(t)
 	w.git.Create(t, "site.git", siteFiles("console.error('Error: "+w.secrets["github"]+"'); process.exit(1)"))
 	p := w.shell()
-	out := p.do(command{"amelia", "scott", w.front.url("site.git"), "t", "c-1", "echo " + w.secrets["github"] + " " + w.secrets["anthropic"] + " " + w.secrets["aws"] + " > x; cat x; rm x; date > y"})
+	out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), "t", "c-1", "echo " + w.secrets["github"] + " " + w.secrets["anthropic"] + " " + w.secrets["aws"] + " > x; cat x; rm x; date > y"})
 	for _, of := range []string{"github", "anthropic", "aws"} {
 		for what, text := range map[string]string{
 			"summary": out.Summary, "error": out.Error, "stderr": p.said(), "log": readAll(filepath.Join(w.state, "log.jsonl")),

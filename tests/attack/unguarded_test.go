@@ -52,7 +52,7 @@ func TestProxyLetsThroughWhatIsListed(t *testing.T) {
 	p := w.shell("AGENT_ALLOWED_HOSTS=" + strings.Join([]string{upstream, metadata, outside}, ","))
 	plan := w.plan(nil)
 	plan["Only"] = []string{"proxy_loopback", "proxy_metadata", "proxy_outside"}
-	if out := p.do(command{"mallory", "eve", w.front.url("hostile.git"), "t", "c-1", w.attackCommand(plan)}); out.CommitID == "" {
+	if out := p.do(command{w.project("mallory"), "eve", w.front.url("hostile.git"), "t", "c-1", w.attackCommand(plan)}); out.CommitID == "" {
 		t.Errorf("answer %+v", out)
 	}
 	for name, o := range w.outcomes() {

@@ -89,9 +89,13 @@ func (w *world) must(err error) {
 
 func (w *world) tmp() string { return filepath.Join(w.dir, "tmp") }
 
+// project is a project's id, which no other world has: whoever enters the user of a
+// pair ends all its processes, on the whole machine.
+func (w *world) project(name string) string { return name + w.mark }
+
 // pair is the directory of a project and user.
-func (w *world) pair(projectID, userID string) string {
-	return filepath.Join(w.state, "workspace", projectID+"-"+userID)
+func (w *world) pair(name, userID string) string {
+	return filepath.Join(w.state, "workspace", w.project(name)+"-"+userID)
 }
 
 // enterNetwork takes the calling goroutine's thread into a new network, whose

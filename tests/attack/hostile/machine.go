@@ -56,7 +56,7 @@ func machineAttacks() []attack {
 			return "a program ran as root", err
 		}},
 		{"keeper_as_victim", func(p plan) (string, error) {
-			as, err := byKeeper(p, "users", `{"pair":"amelia#scott","write":[]}`)
+			as, err := byKeeper(p, "users", `{"pair":"`+p.VictimPair+`","write":[]}`)
 			if err == nil && (as == os.Getuid() || as < 65536) {
 				err = fmt.Errorf("it ran as %d", as)
 			}

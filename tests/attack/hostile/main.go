@@ -40,6 +40,7 @@ type plan struct {
 	Abstract string // an abstract one
 	Keeper   string // the keeper's program
 
+	VictimPair             string // the other pair, as the keeper names it
 	VictimURL, VictimToken string // the other job's gateway, as if they had leaked
 }
 
