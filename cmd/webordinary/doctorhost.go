@@ -132,14 +132,15 @@ func (c *config) lookAtWall(ctx context.Context) []finding {
 	if err := c.raiseWall(ctx, runner, keeper, c.workspaces()); err != nil {
 		return []finding{bad(levelFail, "wall", strings.ReplaceAll(err.Error(), "\n", " "), "see SANDBOX")}
 	}
+	text := string(runner.Wall) + " holds. " + runner.Wall.Leaves()
 	switch runner.Wall {
 	case process.WallBubblewrap:
-		return []finding{ok("wall", "%s holds. %s", runner.Wall, runner.Wall.Leaves())}
-	case process.WallLandlock:
-		return []finding{bad(levelWarn, "wall", "landlock holds. "+runner.Wall.Leaves(), "close the network outside; bubblewrap is better where user namespaces are allowed")}
+		return []finding{ok("wall", "%s", text)}
 	case process.WallOff:
+		return []finding{bad(levelWarn, "wall", "SANDBOX=off. "+runner.Wall.Leaves(), "leave SANDBOX out, unless instructions, repositories and packages are all trusted")}
+	case process.WallUsers, process.WallLandlock:
 	}
-	return []finding{bad(levelWarn, "wall", "SANDBOX=off. "+runner.Wall.Leaves(), "leave SANDBOX out, unless instructions, repositories and packages are all trusted")}
+	return []finding{bad(levelWarn, "wall", text, "close the network outside; bubblewrap is better where user namespaces are allowed")}
 }
 
 // workspaces looks whether a file there belongs to whom it should. An EFS access point

@@ -22,7 +22,7 @@ func execute(ctx context.Context, args []string, sys system) int {
 		SilenceErrors: true,
 	}
 	root.AddCommand(demoCommand(sys), runCommand(sys), healthCommand(sys), logsCommand(sys), versionCommand(), demoAgentCommand(sys)) //nolint:contextcheck // commands get theirs from ExecuteContext
-	root.AddCommand(sendCommand(sys), claimsCommand(sys), dlqCommand(sys), statusCommand(sys), doctorCommand(sys)) //nolint:contextcheck // commands get theirs from ExecuteContext
+	root.AddCommand(sendCommand(sys), claimsCommand(sys), dlqCommand(sys), statusCommand(sys), doctorCommand(sys))                    //nolint:contextcheck // commands get theirs from ExecuteContext
 	root.SetArgs(args)
 	root.SetIn(sys.stdin)
 	root.SetOut(sys.stdout)

@@ -43,8 +43,8 @@ func filterCalls(unixToo bool) error {
 	if err != nil {
 		return err
 	}
-	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0); err != nil {
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}                                                    //nolint:gosec // it is some thirty instructions
+	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0); err != nil { //nolint:gosec // the kernel takes it by address
 		return fmt.Errorf("filter of system calls: %w", err)
 	}
 	return nil
@@ -76,7 +76,7 @@ func callFilter(unixToo bool) ([]unix.SockFilter, error) {
 	}
 	is := func(k uint32, skip uint8) unix.SockFilter { return test(unix.BPF_JEQ, k, skip) }
 	allow := answer(unix.SECCOMP_RET_ALLOW)
-	deny := func(errno unix.Errno) unix.SockFilter { return answer(unix.SECCOMP_RET_ERRNO | uint32(errno)) }
+	deny := func(errno unix.Errno) unix.SockFilter { return answer(unix.SECCOMP_RET_ERRNO | uint32(errno)) } //nolint:gosec // it is small
 	onUnix := deny(unix.EACCES)
 	if unixToo {
 		onUnix = allow

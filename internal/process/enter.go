@@ -108,7 +108,7 @@ func (s spec) first() record {
 	if !s.PWD {
 		env = slices.DeleteFunc(env, isPWD)
 	}
-	child, err := syscall.ForkExec(s.Program, append([]string{s.Program}, s.Args...), &syscall.ProcAttr{
+	child, err := syscall.ForkExec(s.Program, append([]string{s.Program}, s.Args...), &syscall.ProcAttr{ //nolint:gosec // to start it is what it is for
 		Env:   env,
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setpgid: true},

@@ -104,6 +104,7 @@ func run(t *testing.T, r *process.Runner) {
 func TestEnvironmentIsNotInherited(t *testing.T) {
 	t.Setenv("SECRET_OF_THE_WORKER", "hunter2")
 	overWalls(t, func(t *testing.T, r *process.Runner) {
+		t.Helper()
 		c, out := shell(t, "")
 		c.Path, c.Args, c.Env = "/usr/bin/env", nil, []string{"A=1"}
 		if _, err := r.Run(t.Context(), c); err != nil || out.String() != "A=1\n" {
@@ -118,6 +119,7 @@ func TestNotFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	overWalls(t, func(t *testing.T, r *process.Runner) {
+		t.Helper()
 		r.Read = []string{notProgram}
 		for _, path := range []string{"no-such-program", "/no/such/program", t.TempDir(), notProgram} {
 			c, out := shell(t, "")

@@ -36,6 +36,7 @@ func (w Wall) Leaves() string {
 		return "The child is the worker's user: it sees which files and processes there are, with their sizes, names and arguments, " +
 			"and can change modes and times of the worker's files, though it reads and writes none. " +
 			"It can connect to the proxy's port on any host: let a security group close all but what the worker needs."
+	case WallOff:
 	}
 	return "Agent and npm may do all that the worker's user may, can read its secrets, and are held to what they may reach by their environment alone."
 }

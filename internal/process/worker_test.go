@@ -102,12 +102,12 @@ func workerPrograms(t *testing.T) (program string, scripts map[string]string) {
 
 // A worker that dies cannot clean up; the keeper does.
 func TestTreeDiesWithTheWorker(t *testing.T) {
-	t.Parallel()
 	overWalls(t, treeDiesWithTheWorker)
 }
 
 func treeDiesWithTheWorker(t *testing.T, r *process.Runner) {
 	t.Helper()
+	t.Parallel()
 	program, scripts := workerPrograms(t)
 	for name, script := range scripts {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
@@ -122,12 +122,12 @@ func treeDiesWithTheWorker(t *testing.T, r *process.Runner) {
 // A worker that is frozen may have lost its claim before it thaws. Its children
 // do not work on.
 func TestTreeDiesWhenTheWorkerFreezes(t *testing.T) {
-	t.Parallel()
 	overWalls(t, treeDiesWhenTheWorkerFreezes)
 }
 
 func treeDiesWhenTheWorkerFreezes(t *testing.T, r *process.Runner) {
 	t.Helper()
+	t.Parallel()
 	program, scripts := workerPrograms(t)
 	for name, script := range scripts {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
@@ -145,12 +145,12 @@ func treeDiesWhenTheWorkerFreezes(t *testing.T, r *process.Runner) {
 
 // A frozen container freezes the keeper, too.
 func TestKeeperFrozenWithTheWorker(t *testing.T) {
-	t.Parallel()
 	overWalls(t, keeperFrozenWithTheWorker)
 }
 
 func keeperFrozenWithTheWorker(t *testing.T, r *process.Runner) {
 	t.Helper()
+	t.Parallel()
 	program, scripts := workerPrograms(t)
 	w := startWorker(t, r, program, scripts["all at once"])
 	w.signal(syscall.SIGSTOP)
@@ -196,12 +196,12 @@ func heartbeatKeepsTheTreeAlive(t *testing.T, r *process.Runner) {
 
 // Whatever else the end of a freeze brings, the child is not blamed for it.
 func TestSilenceIsNotTheChildsFault(t *testing.T) {
-	t.Parallel()
 	overWalls(t, silenceIsNotTheChildsFault)
 }
 
 func silenceIsNotTheChildsFault(t *testing.T, r *process.Runner) {
 	t.Helper()
+	t.Parallel()
 	r.Silence, r.Heartbeat = 200*time.Millisecond, time.Hour
 	for name, script := range stubborn() {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
