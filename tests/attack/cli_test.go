@@ -54,6 +54,7 @@ func (w *world) markers() []string {
 // TestRepositoryDoesNotConfigureTheCLI has a repository bring settings, hooks and MCP
 // servers, and then an agent that leaves them where its next run would look.
 func TestRepositoryDoesNotConfigureTheCLI(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	evil := w.startEvil(nil)
 	w.git.Create(t, "site.git", w.settingsFiles(settings, evil))
@@ -82,6 +83,7 @@ func TestRepositoryDoesNotConfigureTheCLI(t *testing.T) {
 // TestLinksToTheWorkersFiles has the agent put links and FIFOs where the worker reads
 // after it: the transcript and CLAUDE.md. The worker follows none, and waits for none.
 func TestLinksToTheWorkersFiles(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n", "CLAUDE.md": "Be kind.\n"})
 	secret := filepath.Join(w.home, ".aws", "credentials")
@@ -127,6 +129,7 @@ func TestLinksToTheWorkersFiles(t *testing.T) {
 // TestGatewayCap has an agent call the model again and again. What passes is bounded by
 // AGENT_MAX_TOKENS.
 func TestGatewayCap(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
 	w.model.Play("hostile call", Say("You called."))
@@ -157,6 +160,7 @@ func TestGatewayCap(t *testing.T) {
 // TestGatewayIsTheOnlyWay shows that the model's service itself would take what the
 // gateway refuses.
 func TestGatewayIsTheOnlyWay(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.model.Play("hostile call", Say("You called."))
 	for name, body := range map[string]string{

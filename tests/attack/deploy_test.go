@@ -40,6 +40,7 @@ func deployAttacks() []deployAttack {
 // TestDeployTakesTheSiteAlone builds sites that hold links and secrets. Nothing of a
 // secret goes up, where plain copying takes it along.
 func TestDeployTakesTheSiteAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	files := siteFiles(`import {execFileSync} from 'node:child_process';
 execFileSync('sh', ['-c', 'rm -rf dist; mkdir dist; echo hello > dist/index.html; . ./attack.sh'], {stdio: 'inherit'});`)
@@ -91,6 +92,7 @@ func holds(dir, text string) (found bool) {
 
 // TestLinksInPublic is about what Astro copies from public into dist: the target.
 func TestLinksInPublic(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", siteFiles(quietBuild+"fs.cpSync('public', 'dist', {recursive: true, dereference: true});\n"))
 	p := w.shell()

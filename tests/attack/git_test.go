@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/webordinary/claude-code-container/tests/gitserver"
 )
 
 // gitAttack leaves something in the checkout for whoever uses git there next.
@@ -67,6 +69,7 @@ func (w *world) fill(script, name, repo string, e *evil) string {
 // TestGitIsDeaf leaves in a checkout what makes git run a program or ask another
 // host. The worker's git does neither; plain git does.
 func TestGitIsDeaf(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	evil := w.startEvil(nil)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n", ".gitignore": "node_modules/\n"})
@@ -113,6 +116,7 @@ func readAll(path string) string {
 // TestGitGoesOn leaves in a checkout what keeps git from its work. The next
 // command is carried out all the same.
 func TestGitGoesOn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n", "dir/file": "x"})
 	p := w.shell()
@@ -136,5 +140,52 @@ func TestGitGoesOn(t *testing.T) {
 				t.Errorf("the next answer %+v", out)
 			}
 		})
+	}
+}
+
+// TestAlternates leaves in both repositories what makes git take another project's
+// objects for its own. The worker's git does not see them; plain git does.
+func TestAlternates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.git.Create(t, "private.git", map[string]string{"secret.txt": w.secrets["victim"]})
+	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
+	p := w.shell()
+	p.do(command{w.project("amelia"), "scott", w.front.url("private.git"), "t", "c-1", "date > change.txt"})
+	objects := filepath.Join(w.pair("amelia", "scott"), "worker", "git", "objects")
+	script := "echo " + objects + " > .git/objects/info/alternates; mkdir -p ../worker/git/objects/info; echo " + objects + " > ../worker/git/objects/info/alternates; date > change.txt"
+	if out := p.do(command{w.project("mallory"), "eve", w.front.url("site.git"), "t", "c-2", script}); out.CommitID == "" {
+		t.Errorf("answer %+v", out)
+	}
+	blob := w.plainly(w.tmp(), "printf %s "+w.secrets["victim"]+" | git hash-object --stdin")
+	const found = "it has it"
+	look := "git -c safe.directory='*' --git-dir=" + filepath.Join(w.pair("mallory", "eve"), "worker", "git") + " cat-file -e " + strings.TrimSpace(blob) + " && echo " + found
+	if said := w.plainly(w.tmp(), look); strings.Contains(said, found) {
+		t.Error("the worker's repository has the other project's objects")
+	}
+	w.plainly(w.pair("mallory", "eve"), "cd site; "+script)
+	if said := w.plainly(w.tmp(), look); !strings.Contains(said, found) {
+		t.Errorf("plain git does not take them, so nothing is shown: %s", said)
+	}
+}
+
+// TestWorkflows has an agent write what the remote would run. It is left out of the
+// commit and named, unless the operator allows it.
+func TestWorkflows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
+	for _, allowed := range []bool{false, true} {
+		p := w.shell("ALLOW_WORKFLOW_CHANGES=" + map[bool]string{true: "true", false: "false"}[allowed])
+		id := map[bool]string{true: "allowed", false: "refused"}[allowed]
+		out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), id, id, "mkdir -p .github/workflows; echo 'on: push' > .github/workflows/evil.yml; date > change.txt"})
+		pushed := gitserver.Git(t, w.git.Bare("site.git"), "ls-tree", "-r", "--name-only", "thread-"+id)
+		if has := strings.Contains(pushed, "evil.yml"); has != allowed {
+			t.Errorf("allowed %v, pushed %v: %s", allowed, has, pushed)
+		}
+		if !allowed && !strings.Contains(out.Summary+out.Error, "evil.yml") {
+			t.Errorf("it is not named: %+v", out)
+		}
+		p.kill()
 	}
 }

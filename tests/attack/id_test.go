@@ -38,6 +38,7 @@ func hostileURLs(w *world, marker string, e *evil) []string {
 // TestIDsAndAddresses sends commands whose ids and addresses are attacks. None leaves
 // the workspaces, runs a program, or brings the worker to another host.
 func TestIDsAndAddresses(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	evil := w.startEvil(nil)
 	marker := w.marker("id")
@@ -123,6 +124,7 @@ func (w *world) everything() []string {
 // TestThreadsAreNoRefs names threads like refs, paths and options. Each has a branch
 // of its own, and nothing else is made or moved.
 func TestThreadsAreNoRefs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	marker := w.marker("thread")
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
@@ -157,6 +159,7 @@ func TestThreadsAreNoRefs(t *testing.T) {
 // TestPlainlyTheyWork shows what the ids and addresses above do to who does not look
 // at them.
 func TestPlainlyTheyWork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	marker := w.marker("plain")
 	for name, script := range map[string]string{

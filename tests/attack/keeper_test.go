@@ -12,6 +12,7 @@ import (
 // TestNothingOutlivesItsJob has an agent leave a process in a session of its own, that
 // is nobody's child. It is gone with the job; without the keeper it goes on.
 func TestNothingOutlivesItsJob(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
 	p := w.shell()

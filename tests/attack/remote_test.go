@@ -10,6 +10,7 @@ import (
 // TestRedirects has the remote send the worker to another host, which would serve
 // it. The worker asks nothing there; plain git brings it the token.
 func TestRedirects(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "moved.git", map[string]string{"README": "hello\n"})
 	evil := w.startEvil(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -42,6 +43,7 @@ func TestRedirects(t *testing.T) {
 
 // TestTokenGoesNowhereElse looks at who got the token: the allowed host alone.
 func TestTokenGoesNowhereElse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	evil := w.startEvil(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("WWW-Authenticate", `Basic realm="give it to me"`)

@@ -14,6 +14,7 @@ import (
 // environment and no keeper: what is stopped behind every wall and without one
 // succeeds here.
 func TestUnguarded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var only []string
 	for _, r := range rows() {
@@ -46,6 +47,7 @@ func TestUnguarded(t *testing.T) {
 
 // TestProxyLetsThroughWhatIsListed lists what the proxy refuses otherwise.
 func TestProxyLetsThroughWhatIsListed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "hostile.git", w.hostileFiles())
 	upstream := strings.TrimPrefix(w.model.URL(), "http://")

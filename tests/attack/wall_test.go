@@ -66,8 +66,10 @@ func (w *world) hostileFiles() map[string]string {
 // attack that a wall could stop, behind each wall in turn. Each ends as the table
 // says: what a wall stops succeeds without one.
 func TestWalls(t *testing.T) {
+	t.Parallel()
 	for _, wall := range walls() {
 		t.Run(wall, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			found := w.assault(wall)
 			for _, r := range rows() {
