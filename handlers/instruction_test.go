@@ -48,7 +48,7 @@ func TestCommandIsCommittedPushedDeployedAndAnswered(t *testing.T) {
 		t.Errorf("commit message (-want +got):\n%s", d)
 	}
 	steps := w.stepped()
-	if len(steps) != 6 || cmp.Diff([]string{"workspace", "agent", "commit", "build"}, steps[:4]) != "" {
+	if len(steps) != 7 || cmp.Diff([]string{"workspace", "install", "agent", "commit", "build"}, steps[:5]) != "" {
 		t.Errorf("steps %v", steps)
 	}
 }

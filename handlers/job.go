@@ -89,7 +89,7 @@ func (j *job) steps(ctx context.Context) error {
 	if err := j.measure(ctx, "workspace", j.openWorkspace); err != nil {
 		return err
 	}
-	if err := j.measure(ctx, "build", j.prepare); err != nil {
+	if err := j.measure(ctx, "install", j.prepare); err != nil {
 		return err
 	}
 	if err := j.measure(ctx, "agent", j.runAgent); err != nil {
@@ -198,7 +198,7 @@ func (j *job) prepare(ctx context.Context) error {
 	if !j.ws.Untouched() || !j.ws.Has("package-lock.json") {
 		return nil
 	}
-	j.tell("build", "installing packages")
+	j.tell("install", "installing packages into a fresh checkout")
 	err := j.h.Builder.Prepare(ctx, j.buildRequest())
 	switch {
 	case ctx.Err() != nil:

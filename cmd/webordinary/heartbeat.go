@@ -148,7 +148,7 @@ func (c *config) stepLimit(step string) time.Duration {
 	switch step {
 	case "agent":
 		return c.AgentTimeout + allowance
-	case "build": // it installs, and builds
+	case "install", "build": // the latter may install, too
 		return 2*c.BuildTimeout + allowance
 	}
 	return 15 * time.Minute

@@ -72,7 +72,7 @@ func All() []Metric {
 	handler := [][]string{{"handler"}, {"handler", Outcome}}
 	return []Metric{
 		{StepDuration, Milliseconds, [][]string{{Step}}, "How long a step took that had something to do: `claim` (from the request to the open queue), " +
-			"`queue_wait` (from sending to the first run), `workspace` (clone or open), `agent`, `commit`, `build` (with npm), `deploy`, `push`."},
+			"`queue_wait` (from sending to the first run), `workspace` (clone or open), `agent`, `install` (of a fresh checkout), `commit`, `build` (with npm), `deploy`, `push`."},
 		{Commands, Count, [][]string{{}, {Outcome}}, "Commands that got their answer. The outcome is `success` or the `errorCode`."},
 		{CommandLatency, Milliseconds, total, "From sending a command to its answer, with all waiting and trying again."},
 		{AgentCost, None, [][]string{{}, {Model}}, "What the model calls of a command cost, in dollars, as the CLI reckons."},
