@@ -39,7 +39,7 @@ func deployAttacks() []deployAttack {
 
 // TestDeployTakesTheSiteAlone builds sites that hold links and secrets. Nothing of a
 // secret goes up, where plain copying takes it along.
-func TestDeployTakesTheSiteAlone(t *testing.T) {
+func TestDeployTakesTheSiteAlone(t *testing.T) { //nolint:tparallel // they share a worker
 	t.Parallel()
 	w := newWorld(t)
 	files := siteFiles(`import {execFileSync} from 'node:child_process';
@@ -49,7 +49,7 @@ execFileSync('sh', ['-c', 'rm -rf dist; mkdir dist; echo hello > dist/index.html
 	live := filepath.Join(w.state, "sites")
 	for i, a := range deployAttacks() {
 		t.Run(a.name, func(t *testing.T) {
-			secrets, err := os.MkdirTemp(w.home, "secrets-")
+			secrets, err := os.MkdirTemp(w.home, "secrets-") //nolint:usetesting // the worker's user looks into it
 			w.must(err)
 			w.must(os.Chown(secrets, workerUID, workerUID))
 			secret := filepath.Join(secrets, "secret")

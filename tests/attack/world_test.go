@@ -58,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	w.front = startFront(t, w.git)
 
 	var err error
-	if w.dir, err = os.MkdirTemp("", "attack-world-"); err != nil {
+	if w.dir, err = os.MkdirTemp("", "attack-world-"); err != nil { //nolint:usetesting // the test's own directory is closed to the worker's user
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(w.dir) }) //nolint:errcheck // a temporary directory
@@ -76,7 +76,7 @@ func newWorld(t *testing.T) *world {
 
 func random() string {
 	b := make([]byte, 8)
-	rand.Read(b) //nolint:errcheck // it never fails
+	rand.Read(b)
 	return hex.EncodeToString(b)
 }
 

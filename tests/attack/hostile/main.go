@@ -101,7 +101,7 @@ func all(prefix, planFile string, attacks []attack) error {
 	if err != nil {
 		return err
 	}
-	defer out.Close()
+	defer out.Close() //nolint:errcheck // each line is written
 	report := json.NewEncoder(out)
 	for _, a := range attacks {
 		if len(p.Only) > 0 && !slices.Contains(p.Only, a.name) {
