@@ -100,7 +100,14 @@ func (c *config) readable(childEnv []string, workspaces string) []string {
 		return !filepath.IsAbs(path) || within(path, "/usr") || within(path, "/bin") || within(path, "/sbin") || within(workspaces, path)
 	})
 	slices.Sort(all)
-	return slices.Compact(all)
+	all = slices.Compact(all)
+	// A link in a directory that is there cannot be put there once more.
+	return slices.DeleteFunc(slices.Clone(all), func(path string) bool {
+		return slices.ContainsFunc(all, func(dir string) bool {
+			info, err := os.Lstat(dir)
+			return dir != path && within(path, dir) && err == nil && info.IsDir()
+		})
+	})
 }
 
 // lookIn finds a program in a PATH; one with a slash is found as the worker does.
