@@ -39,6 +39,7 @@ COPY --from=build /out/webordinary /usr/local/bin/
 # Setuid: it gives each project's agent and packages a user of their own. Only the
 # worker's group may execute it, and it looks whether it was installed like this.
 COPY --from=build --chown=root:appuser --chmod=4750 /out/keeper /usr/local/bin/
+COPY --from=build /out/keeper /usr/local/bin/webordinary-keeper
 
 ARG VERSION=devel
 ARG REVISION=unknown

@@ -126,7 +126,7 @@ func (c *config) lookAtWall(ctx context.Context) []finding {
 	if err != nil {
 		return []finding{bad(levelFail, "wall", lastLine(err), "start the program by its path")}
 	}
-	keeper := []string{self, keeperArg}
+	keeper := keeperOf(self)
 	silence := c.LeaseDuration / 6
 	runner := &process.Runner{Keeper: keeper, Heartbeat: silence / 8, Silence: silence, Log: slog.New(slog.DiscardHandler)}
 	if err := c.raiseWall(ctx, runner, keeper, c.workspaces()); err != nil {

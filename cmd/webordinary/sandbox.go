@@ -49,7 +49,7 @@ func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		why = append(why, fmt.Errorf("  %s: %s", wall, strings.ReplaceAll(err.Error(), "\n", ": "))) //nolint:errorlint // it is shown
+		why = append(why, fmt.Errorf("  %s: %s", wall, strings.ReplaceAll(err.Error(), "\n", ": ")))
 	}
 	return fmt.Errorf("there is no wall around agent and npm (SANDBOX=%s):\n%w\n"+
 		"Install bubblewrap where user namespaces are allowed, or the keeper setuid, or use Linux 6.12 with Landlock.\n"+
@@ -86,9 +86,7 @@ func (c *config) readable(childEnv []string, workspaces string) []string {
 	} else {
 		programs = append(programs, c.ClaudePath)
 	}
-	for _, dir := range filepath.SplitList(path) {
-		all = append(all, dir)
-	}
+	all = append(all, filepath.SplitList(path)...)
 	for _, name := range programs {
 		if found, err := lookIn(path, name); err == nil {
 			all = append(all, packageOf(found)...)
@@ -102,7 +100,14 @@ func (c *config) readable(childEnv []string, workspaces string) []string {
 		return !filepath.IsAbs(path) || within(path, "/usr") || within(path, "/bin") || within(path, "/sbin") || within(workspaces, path)
 	})
 	slices.Sort(all)
-	return slices.Compact(all)
+	all = slices.Compact(all)
+	// A link in a directory that is there cannot be put there once more.
+	return slices.DeleteFunc(slices.Clone(all), func(path string) bool {
+		return slices.ContainsFunc(all, func(dir string) bool {
+			info, err := os.Lstat(dir)
+			return dir != path && within(path, dir) && err == nil && info.IsDir()
+		})
+	})
 }
 
 // lookIn finds a program in a PATH; one with a slash is found as the worker does.
@@ -122,14 +127,14 @@ func lookIn(path, name string) (string, error) {
 // this is in, where its packages are.
 func packageOf(program string) []string {
 	all := []string{program}
-	real, err := filepath.EvalSymlinks(program)
+	target, err := filepath.EvalSymlinks(program)
 	if err != nil {
 		return all
 	}
-	all = append(all, real)
+	all = append(all, target)
 	const modules = "/node_modules/"
-	if i := strings.Index(real, modules); i >= 0 {
-		all = append(all, real[:i+len(modules)-1])
+	if i := strings.Index(target, modules); i >= 0 {
+		all = append(all, target[:i+len(modules)-1])
 	}
 	return all
 }

@@ -28,12 +28,13 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 	// The children of a worker that freezes are gone before another one can have
 	// the project: within the margin by which trust ends before the lease.
 	silence := c.LeaseDuration / 6
+	keeper := keeperOf(self)
 	runner := &process.Runner{
-		Keeper: []string{self, keeperArg}, Setuid: []string{filepath.Join(filepath.Dir(self), "keeper")}, Heartbeat: silence / 8, Silence: silence, Log: log,
+		Keeper: keeper, Setuid: []string{filepath.Join(filepath.Dir(self), "keeper")}, Heartbeat: silence / 8, Silence: silence, Log: log,
 	}
 	// A system-wide configuration of git that is there and cannot be read ends git.
 	childEnv := process.With(process.Environ(environ, c.AgentEnv), "GIT_CONFIG_NOSYSTEM=1")
-	if err := c.raiseWall(ctx, runner, []string{self, keeperArg}, workspaces); err != nil {
+	if err := c.raiseWall(ctx, runner, keeper, workspaces); err != nil {
 		return nil, err
 	}
 	log.InfoContext(ctx, "wall around agent and npm", slog.String("wall", string(runner.Wall)), slog.String("leaves_open", runner.Wall.Leaves()))
@@ -57,6 +58,16 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 		Redact:      c.redact(),
 		Log:         log,
 	}, nil
+}
+
+// keeperOf is how the keeper is started: as the small program of its own that an
+// image has beside this one, which is there ten times as fast, or as this one.
+func keeperOf(self string) []string {
+	small := filepath.Join(filepath.Dir(self), "webordinary-keeper")
+	if info, err := os.Stat(small); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
+		return []string{small}
+	}
+	return []string{self, keeperArg}
 }
 
 // newAgent returns the agent that is configured. A missing program is found now,

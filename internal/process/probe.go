@@ -24,7 +24,7 @@ const probeTimeout = 10 * time.Second
 // attempt is what a probing child tries.
 type attempt struct {
 	Write  string `json:"write"`  // a file that it may write
-	Secret string `json:"secret"` // a file that it must not read
+	Shut   string `json:"shut"`   // a file that it must not read
 	Worker int    `json:"worker"` // a process that it must neither read nor signal
 	PIDs   string `json:"pids"`   // the namespace in which that is its number
 	Open   string `json:"open"`   // an address that it may connect to
@@ -57,7 +57,7 @@ func (r *Runner) Probe(ctx context.Context, program []string) error {
 	}
 	defer closed.Close() //nolint:errcheck // nothing was written that matters
 	a := attempt{
-		Write: filepath.Join(write, "file"), Secret: secret, Worker: os.Getpid(), PIDs: ownPIDs(), Open: open.Addr().String(), Closed: closed.Addr().String(),
+		Write: filepath.Join(write, "file"), Shut: secret, Worker: os.Getpid(), PIDs: ownPIDs(), Open: open.Addr().String(), Closed: closed.Addr().String(),
 	}
 	if r.Wall == WallUsers {
 		a.Closed = ""                                // users alone close no network
@@ -135,7 +135,7 @@ func (a attempt) wrong() []string {
 		}
 	}
 	add(os.WriteFile(a.Write, []byte("x"), 0o600) != nil, "cannot write where it should")
-	add(readable(a.Secret), "can read the worker's files")
+	add(readable(a.Shut), "can read the worker's files")
 	// In a namespace of its own the number is another's: the worker is process 1
 	// in its image, and the keeper is here.
 	if ownPIDs() == a.PIDs {

@@ -243,6 +243,7 @@ func (r *Runner) startSpec(order spec, c Command) (*kept, error) {
 	if order.Env != nil {
 		controlW.SetWriteDeadline(time.Now().Add(5 * time.Second)) //nolint:errcheck // a pipe has deadlines
 		writeSpec(controlW, order)                                 //nolint:errcheck // what the keeper did not read, it says itself
+		controlW.SetWriteDeadline(time.Time{})                     //nolint:errcheck // orders do not wait
 	}
 	return k, nil
 }

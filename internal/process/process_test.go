@@ -3,6 +3,7 @@ package process_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ func shell(t *testing.T, script string) (process.Command, *bytes.Buffer) {
 	return process.Command{
 		Path: "sh", Args: []string{"-c", script}, Dir: dir,
 		Env: append(process.Environ(os.Environ(), nil), "MARK="+mark(t)), Stdout: &out, Stderr: &out,
-		Access: &process.Access{Pair: "shop#u1", Write: []string{dir}},
+		Access: &process.Access{Pair: "shop#" + rand.Text(), Write: []string{dir}},
 	}, &out
 }
 

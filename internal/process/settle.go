@@ -109,8 +109,7 @@ func (s settler) give(path string) error {
 		return err
 	}
 	defer unix.Close(parent) //nolint:errcheck // it was only looked at
-	_, err = s.entry(parent, filepath.Base(path), 0)
-	return err
+	return s.entry(parent, filepath.Base(path), 0)
 }
 
 // wants is what an entry should have; ok is false if it is none of ours.
@@ -135,27 +134,27 @@ func (s settler) wants(st *unix.Stat_t) (mode uint32, ok bool) {
 }
 
 // entry brings one entry of a directory, and what is in it, into order.
-func (s settler) entry(dir int, name string, depth int) (looked bool, err error) {
+func (s settler) entry(dir int, name string, depth int) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return false, ignoreGone(err)
+		return ignoreGone(err)
 	}
 	mode, ok := s.wants(&st)
 	if !ok {
-		return false, nil
+		return nil
 	}
 	if int(st.Uid) != s.pair || int(st.Gid) != s.gid || st.Mode&0o7777 != mode {
 		if err := s.change(dir, name, &st); err != nil {
-			return false, fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return true, nil
+		return nil
 	}
 	if name == "node_modules" && int(st.Uid) == s.pair && !s.full {
-		return true, nil
+		return nil
 	}
-	return true, s.inside(dir, name, depth+1)
+	return s.inside(dir, name, depth+1)
 }
 
 func ignoreGone(err error) error {
@@ -205,7 +204,7 @@ func (s settler) inside(dir int, name string, depth int) error {
 			if time.Now().After(s.until) {
 				return fmt.Errorf("%s: there is too much in it for %v", name, maxSettle)
 			}
-			if _, err := s.entry(fd, n, depth); err != nil {
+			if err := s.entry(fd, n, depth); err != nil {
 				return err
 			}
 		}

@@ -104,7 +104,7 @@ func (c caller) drop() error {
 		return fmt.Errorf("the container has not the capabilities %s; the keeper needs them", strings.Join(missing, ", "))
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	_, _, errno = syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&set[0])), 0)
+	_, _, errno = syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&set[0])), 0) //nolint:gosec // the kernel wants addresses
 	if errno != 0 {
 		return fmt.Errorf("drop capabilities: %w", errno)
 	}
@@ -259,7 +259,7 @@ func forsake(id int) error {
 		return fmt.Errorf("become the pair's group: %w", err)
 	}
 	// The bounding set can only be changed by root, and before.
-	for c := uintptr(0); c < 64; c++ {
+	for c := range uintptr(64) {
 		unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0) //nolint:errcheck // without it no_new_privs keeps them away
 	}
 	if err := threadIDs(unix.SYS_SETRESUID, id, id, id); err != nil {

@@ -3,6 +3,7 @@ package process_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"os"
@@ -21,7 +22,9 @@ import (
 	"github.com/webordinary/claude-code-container/internal/process/processtest"
 )
 
-const pair = "amelia#scott"
+// pair is nobody else's on this machine: all its processes are ended again and
+// again.
+var pair = "amelia#" + rand.Text()
 
 // home is a pair's directory under the wall of users.
 type home struct {
@@ -356,7 +359,7 @@ func TestUsersMend(t *testing.T) {
 	h.must("mkdir -p node_modules/a src; chmod 700 node_modules/a")
 	id := processtest.As(process.UserID(pair))
 	for _, path := range []string{"src", "."} {
-		if out, err := exec.CommandContext(t.Context(), id[0], append(id[1:], "chmod", "0700", filepath.Join(h.site, path))...).CombinedOutput(); err != nil { //nolint:gosec // a test's words
+		if out, err := exec.CommandContext(t.Context(), id[0], append(id[1:], "chmod", "0700", filepath.Join(h.site, path))...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
@@ -435,8 +438,8 @@ func TestProbeUsers(t *testing.T) {
 		"the worker cannot write": {"/usr", "permission denied"},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			words := append(processtest.As(processtest.WorkerID), prober, h.Keeper, tt.root)
-			out, err := exec.CommandContext(t.Context(), words[0], words[1:]...).CombinedOutput() //nolint:gosec // a test's words
+			words := append(processtest.As(processtest.WorkerID), prober, h.Keeper, tt.root, h.runner.Keeper[0])
+			out, err := exec.CommandContext(t.Context(), words[0], words[1:]...).CombinedOutput()
 			if err != nil != (tt.want != "") || !strings.Contains(string(out), tt.want) {
 				t.Errorf("%v, %q; want %q", err, out, tt.want)
 			}

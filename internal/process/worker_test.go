@@ -32,7 +32,11 @@ type worker struct {
 func startWorker(t *testing.T, r *process.Runner, program, script string) *worker {
 	t.Helper()
 	c, _ := shell(t, "")
-	c.Path, c.Args = program, []string{r.Keeper[0], string(r.Wall), silence.String(), c.Dir, "MARK=" + mark(t), script}
+	keeper := r.Keeper
+	if r.Wall == process.WallUsers {
+		keeper = r.Setuid
+	}
+	c.Path, c.Args = program, []string{strings.Join(keeper, " "), string(r.Wall), silence.String(), c.Dir, "MARK=" + mark(t), script}
 	c.Access = nil
 	c.Env = process.Environ(os.Environ(), nil) // the worker itself has no mark
 	up := make(chan struct{}, 1)

@@ -151,7 +151,7 @@ func pack(s storer.Storer, objects []plumbing.Hash, refDeltas bool) io.ReadClose
 	r, out := io.Pipe()
 	go func() {
 		_, err := packfile.NewEncoder(out, s, refDeltas).Encode(objects, 0)
-		out.CloseWithError(err) //nolint:errcheck // it returns nil
+		out.CloseWithError(err)
 	}()
 	return r
 }

@@ -54,6 +54,7 @@ func (w *world) markers() []string {
 // TestRepositoryDoesNotConfigureTheCLI has a repository bring settings, hooks and MCP
 // servers, and then an agent that leaves them where its next run would look.
 func TestRepositoryDoesNotConfigureTheCLI(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	evil := w.startEvil(nil)
 	w.git.Create(t, "site.git", w.settingsFiles(settings, evil))
@@ -63,7 +64,7 @@ func TestRepositoryDoesNotConfigureTheCLI(t *testing.T) {
 	w.model.Play("second", Bash("date > again.txt"), Say("Came again."))
 	p := w.start("SANDBOX=off")
 	for _, text := range []string{"first", "second", "/evil second"} {
-		out := p.do(command{"amelia", "scott", w.front.url("site.git"), "t", "c-" + text, text})
+		out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), "t", "c-" + text, text})
 		if out.CommitID == "" || out.ErrorCode != "build_failed" {
 			t.Errorf("%s: %+v", text, out)
 		}
@@ -82,6 +83,7 @@ func TestRepositoryDoesNotConfigureTheCLI(t *testing.T) {
 // TestLinksToTheWorkersFiles has the agent put links and FIFOs where the worker reads
 // after it: the transcript and CLAUDE.md. The worker follows none, and waits for none.
 func TestLinksToTheWorkersFiles(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n", "CLAUDE.md": "Be kind.\n"})
 	secret := filepath.Join(w.home, ".aws", "credentials")
@@ -98,9 +100,9 @@ func TestLinksToTheWorkersFiles(t *testing.T) {
 	} {
 		thread := strings.ReplaceAll(name, " ", "-")
 		w.model.Play(name, Bash(script), Say("Left."))
-		p.do(command{"amelia", "scott", w.front.url("site.git"), thread, thread + "-1", name})
+		p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), thread, thread + "-1", name})
 		w.model.Forget()
-		out := p.do(command{"amelia", "scott", w.front.url("site.git"), thread, thread + "-2", "again"})
+		out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), thread, thread + "-2", "again"})
 		if out.CommitID == "" || out.ErrorCode != "build_failed" {
 			t.Errorf("%s: the next command: %+v", name, out)
 		}
@@ -127,6 +129,7 @@ func TestLinksToTheWorkersFiles(t *testing.T) {
 // TestGatewayCap has an agent call the model again and again. What passes is bounded by
 // AGENT_MAX_TOKENS.
 func TestGatewayCap(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
 	w.model.Play("hostile call", Say("You called."))
@@ -137,7 +140,7 @@ func TestGatewayCap(t *testing.T) {
 		p := w.start(append(env, "SANDBOX=off")...)
 		defer p.kill()
 		w.model.Forget()
-		p.do(command{"amelia", "scott", w.front.url("site.git"), "t" + random(), "c" + random(), "spend"})
+		p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), "t" + random(), "c" + random(), "spend"})
 		n := 0
 		for _, r := range w.model.Requests() {
 			if r.Script == "hostile call" {
@@ -157,6 +160,7 @@ func TestGatewayCap(t *testing.T) {
 // TestGatewayIsTheOnlyWay shows that the model's service itself would take what the
 // gateway refuses.
 func TestGatewayIsTheOnlyWay(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.model.Play("hostile call", Say("You called."))
 	for name, body := range map[string]string{

@@ -39,7 +39,8 @@ func deployAttacks() []deployAttack {
 
 // TestDeployTakesTheSiteAlone builds sites that hold links and secrets. Nothing of a
 // secret goes up, where plain copying takes it along.
-func TestDeployTakesTheSiteAlone(t *testing.T) {
+func TestDeployTakesTheSiteAlone(t *testing.T) { //nolint:tparallel // they share a worker
+	t.Parallel()
 	w := newWorld(t)
 	files := siteFiles(`import {execFileSync} from 'node:child_process';
 execFileSync('sh', ['-c', 'rm -rf dist; mkdir dist; echo hello > dist/index.html; . ./attack.sh'], {stdio: 'inherit'});`)
@@ -48,14 +49,14 @@ execFileSync('sh', ['-c', 'rm -rf dist; mkdir dist; echo hello > dist/index.html
 	live := filepath.Join(w.state, "sites")
 	for i, a := range deployAttacks() {
 		t.Run(a.name, func(t *testing.T) {
-			secrets, err := os.MkdirTemp(w.home, "secrets-")
+			secrets, err := os.MkdirTemp(w.home, "secrets-") //nolint:usetesting // the worker's user looks into it
 			w.must(err)
 			w.must(os.Chown(secrets, workerUID, workerUID))
 			secret := filepath.Join(secrets, "secret")
 			w.must(os.WriteFile(secret, []byte(w.secrets["home"]), 0o644))
 			build := strings.ReplaceAll(a.build, "SECRET", secret)
 			name := "d" + itoa(i)
-			out := p.do(command{"amelia", "scott", w.front.url("site.git"), name, name, "cat > attack.sh << 'END'\n" + build + "\nEND"})
+			out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name, "cat > attack.sh << 'END'\n" + build + "\nEND"})
 			wantCode(t, out, a.code)
 			if holds(live, w.secrets["home"]) {
 				t.Error("the secret is live")
@@ -91,6 +92,7 @@ func holds(dir, text string) (found bool) {
 
 // TestLinksInPublic is about what Astro copies from public into dist: the target.
 func TestLinksInPublic(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", siteFiles(quietBuild+"fs.cpSync('public', 'dist', {recursive: true, dereference: true});\n"))
 	p := w.shell()
@@ -99,7 +101,7 @@ func TestLinksInPublic(t *testing.T) {
 		"file": "mkdir -p public; ln -sf " + secret + " public/file", "directory": "mkdir -p public; ln -sf " + filepath.Dir(secret) + " public/dir",
 		"public": "rm -rf public; ln -s " + filepath.Dir(secret) + " public",
 	} {
-		out := p.do(command{"amelia", "scott", w.front.url("site.git"), name, name, script})
+		out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name, script})
 		if out.Success || !strings.Contains(out.Error, "public") {
 			t.Errorf("%s: %+v", name, out)
 		}

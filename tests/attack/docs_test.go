@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +39,28 @@ func TestTable(t *testing.T) {
 	}
 	if d := cmp.Diff(table, markdown()); d != "" {
 		t.Errorf("%s is not what the tests say; run it with -update (-document +tests):\\n%s", tableFile, d)
+	}
+}
+
+// TestEveryRowIsShown looks for the tests that the rows name.
+func TestEveryRowIsShown(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, name := range files {
+		all.WriteString(readAll(name))
+	}
+	for _, r := range rows() {
+		if r.other == "" && len(r.outcomes) == 0 {
+			t.Errorf("%q is tried by nobody", r.what)
+		}
+		for name := range strings.SplitSeq(r.proof, ", ") {
+			if (r.other != "" || r.proof != "") && !strings.Contains(all.String(), "\nfunc "+name+"(") {
+				t.Errorf("%q is shown by %q, which is not there", r.what, name)
+			}
+		}
 	}
 }
 

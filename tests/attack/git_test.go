@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/webordinary/claude-code-container/tests/gitserver"
 )
 
 // gitAttack leaves something in the checkout for whoever uses git there next.
@@ -66,7 +68,8 @@ func (w *world) fill(script, name, repo string, e *evil) string {
 
 // TestGitIsDeaf leaves in a checkout what makes git run a program or ask another
 // host. The worker's git does neither; plain git does.
-func TestGitIsDeaf(t *testing.T) {
+func TestGitIsDeaf(t *testing.T) { //nolint:tparallel // they share a worker
+	t.Parallel()
 	w := newWorld(t)
 	evil := w.startEvil(nil)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n", ".gitignore": "node_modules/\n"})
@@ -74,7 +77,7 @@ func TestGitIsDeaf(t *testing.T) {
 	for i, a := range gitAttacks() {
 		t.Run(a.name, func(t *testing.T) {
 			name := "git" + itoa(i)
-			out := p.do(command{"amelia", "scott", w.front.url("site.git"), name, name, "cd . && echo " + name + " > change.txt\n" + w.fill(a.leave, name, "site.git", evil)})
+			out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name, "echo " + name + " > change.txt\n" + w.fill(a.leave, name, "site.git", evil)})
 			if out.CommitID == "" || out.ErrorCode != "build_failed" { // there is nothing to build
 				t.Errorf("the command was not carried out: %+v", out)
 			}
@@ -85,13 +88,8 @@ func TestGitIsDeaf(t *testing.T) {
 				t.Error("the worker was caught")
 			}
 			site := w.plainClone("site.git")
-			w.must(os.MkdirAll(filepath.Join(site, "..", "worker"), 0o777))
-			w.plainly(filepath.Dir(site), "true")
 			if strings.Contains(a.leave, "../worker") {
-				w.must(os.RemoveAll(filepath.Join(site, "..", "worker")))
-				w.must(os.Mkdir(filepath.Join(site, "..", "worker"), 0o777))
-				w.must(os.Chown(filepath.Join(site, "..", "worker"), workerUID, workerUID))
-				w.plainly(site, "cp -r .git ../worker/git")
+				w.plainly(site, "mkdir ../worker && cp -r .git ../worker/git")
 			}
 			said := w.plainly(site, "git config user.name x; git config user.email x@x; set -e\n"+w.fill(a.leave, name, "site.git", evil))
 			said += w.plainly(site, w.fill(a.use, name, "site.git", evil))
@@ -112,7 +110,8 @@ func readAll(path string) string {
 
 // TestGitGoesOn leaves in a checkout what keeps git from its work. The next
 // command is carried out all the same.
-func TestGitGoesOn(t *testing.T) {
+func TestGitGoesOn(t *testing.T) { //nolint:tparallel // they share a worker
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n", "dir/file": "x"})
 	p := w.shell()
@@ -127,14 +126,61 @@ func TestGitGoesOn(t *testing.T) {
 	} {
 		t.Run(a.name, func(t *testing.T) {
 			name := "on" + itoa(i)
-			out := p.do(command{"amelia", "scott", w.front.url("site.git"), name, name, "echo " + name + " > change.txt\n" + a.leave})
+			out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name, "echo " + name + " > change.txt\n" + a.leave})
 			if out.ErrorCode != "build_failed" || out.CommitID == "" {
 				t.Errorf("answer %+v", out)
 			}
-			out = p.do(command{"amelia", "scott", w.front.url("site.git"), name, name + "-next", "echo next > change.txt"})
+			out = p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), name, name + "-next", "echo next > change.txt"})
 			if out.ErrorCode != "build_failed" || out.CommitID == "" {
 				t.Errorf("the next answer %+v", out)
 			}
 		})
+	}
+}
+
+// TestAlternates leaves in both repositories what makes git take another project's
+// objects for its own. The worker's git does not see them; plain git does.
+func TestAlternates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.git.Create(t, "private.git", map[string]string{"secret.txt": w.secrets["victim"]})
+	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
+	p := w.shell()
+	p.do(command{w.project("amelia"), "scott", w.front.url("private.git"), "t", "c-1", "date > change.txt"})
+	objects := filepath.Join(w.pair("amelia", "scott"), "worker", "git", "objects")
+	script := "echo " + objects + " > .git/objects/info/alternates; mkdir -p ../worker/git/objects/info; echo " + objects + " > ../worker/git/objects/info/alternates; date > change.txt"
+	if out := p.do(command{w.project("mallory"), "eve", w.front.url("site.git"), "t", "c-2", script}); out.CommitID == "" {
+		t.Errorf("answer %+v", out)
+	}
+	blob := w.plainly(w.tmp(), "printf %s "+w.secrets["victim"]+" | git hash-object --stdin")
+	const found = "it has it"
+	look := "git -c safe.directory='*' --git-dir=" + filepath.Join(w.pair("mallory", "eve"), "worker", "git") + " cat-file -e " + strings.TrimSpace(blob) + " && echo " + found
+	if said := w.plainly(w.tmp(), look); strings.Contains(said, found) {
+		t.Error("the worker's repository has the other project's objects")
+	}
+	w.plainly(w.pair("mallory", "eve"), "cd site; "+script)
+	if said := w.plainly(w.tmp(), look); !strings.Contains(said, found) {
+		t.Errorf("plain git does not take them, so nothing is shown: %s", said)
+	}
+}
+
+// TestWorkflows has an agent write what the remote would run. It is left out of the
+// commit and named, unless the operator allows it.
+func TestWorkflows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
+	for _, allowed := range []bool{false, true} {
+		p := w.shell("ALLOW_WORKFLOW_CHANGES=" + map[bool]string{true: "true", false: "false"}[allowed])
+		id := map[bool]string{true: "allowed", false: "refused"}[allowed]
+		out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), id, id, "mkdir -p .github/workflows; echo 'on: push' > .github/workflows/evil.yml; date > change.txt"})
+		pushed := gitserver.Git(t, w.git.Bare("site.git"), "ls-tree", "-r", "--name-only", "thread-"+id)
+		if has := strings.Contains(pushed, "evil.yml"); has != allowed {
+			t.Errorf("allowed %v, pushed %v: %s", allowed, has, pushed)
+		}
+		if !allowed && !strings.Contains(out.Summary+out.Error, "evil.yml") {
+			t.Errorf("it is not named: %+v", out)
+		}
+		p.kill()
 	}
 }

@@ -38,13 +38,14 @@ func hostileURLs(w *world, marker string, e *evil) []string {
 // TestIDsAndAddresses sends commands whose ids and addresses are attacks. None leaves
 // the workspaces, runs a program, or brings the worker to another host.
 func TestIDsAndAddresses(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	evil := w.startEvil(nil)
 	marker := w.marker("id")
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
 	p := w.shell()
 	good := func(id string) command {
-		return command{"amelia", "scott", w.front.url("site.git"), "t", id, "echo " + id + " > change.txt"}
+		return command{w.project("amelia"), "scott", w.front.url("site.git"), "t", id, "echo " + id + " > change.txt"}
 	}
 	if out := p.do(good("first")); out.CommitID == "" {
 		t.Fatalf("the first command: %+v", out)
@@ -54,12 +55,12 @@ func TestIDsAndAddresses(t *testing.T) {
 	send := func(field, value string) {
 		n++
 		fields := map[string]any{
-			"type": "work", "sessionId": "s", "projectId": "amelia", "userId": "scott", "repoUrl": w.front.url("site.git"),
+			"type": "work", "sessionId": "s", "projectId": w.project("amelia"), "userId": "scott", "repoUrl": w.front.url("site.git"),
 			"threadId": "t", "commandId": fmt.Sprintf("bad-%d", n), "instruction": "touch " + w.marker("ran"), "timestamp": time.Now().UnixMilli(),
 		}
 		fields[field] = value
 		if field == "repoUrl" {
-			fields["projectId"] = fmt.Sprintf("p%d", n)
+			fields["projectId"] = w.project(fmt.Sprintf("p%d", n))
 		}
 		p.sendFields(fields)
 	}
@@ -90,7 +91,7 @@ func TestIDsAndAddresses(t *testing.T) {
 		t.Errorf("another host was asked: %s %s", asked[0].Method, asked[0].URL)
 	}
 	for _, name := range w.everything() {
-		if !slices.Contains(before, name) && !strings.HasPrefix(name, "state/workspace/amelia-scott") {
+		if !slices.Contains(before, name) && !strings.HasPrefix(name, "state/workspace/"+w.project("amelia")+"-scott") {
 			t.Errorf("%q was made", name)
 		}
 	}
@@ -123,6 +124,7 @@ func (w *world) everything() []string {
 // TestThreadsAreNoRefs names threads like refs, paths and options. Each has a branch
 // of its own, and nothing else is made or moved.
 func TestThreadsAreNoRefs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	marker := w.marker("thread")
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
@@ -134,10 +136,11 @@ func TestThreadsAreNoRefs(t *testing.T) {
 			continue
 		}
 		sent++
-		p.send(command{"amelia", "scott", w.front.url("site.git"), id, fmt.Sprintf("c-%d", i), "echo x > change.txt"})
+		p.send(command{w.project("amelia"), "scott", w.front.url("site.git"), id, fmt.Sprintf("c-%d", i), "echo x > change.txt"})
 	}
-	p.send(command{"amelia", "scott", w.front.url("site.git"), "last", "last", "echo x > change.txt"})
-	for p.answer().CommandID != "last" {
+	p.send(command{w.project("amelia"), "scott", w.front.url("site.git"), "last", "last", "echo x > change.txt"})
+	for answered := ""; answered != "last"; {
+		answered = p.answer().CommandID
 	}
 	if sent < 5 || marked(marker) {
 		t.Error("a program was run")
@@ -157,6 +160,7 @@ func TestThreadsAreNoRefs(t *testing.T) {
 // TestPlainlyTheyWork shows what the ids and addresses above do to who does not look
 // at them.
 func TestPlainlyTheyWork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	marker := w.marker("plain")
 	for name, script := range map[string]string{

@@ -12,11 +12,12 @@ import (
 // TestNothingOutlivesItsJob has an agent leave a process in a session of its own, that
 // is nobody's child. It is gone with the job; without the keeper it goes on.
 func TestNothingOutlivesItsJob(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", map[string]string{"README": "hello\n"})
 	p := w.shell()
 	script := `setsid sh -c '` + programs.hostile + ` linger $0 > /dev/null 2>&1 < /dev/null &' "$PWD/lingers-` + w.mark + `"; sleep 0.3; date > change.txt`
-	if out := p.do(command{"amelia", "scott", w.front.url("site.git"), "t", "c-1", script}); out.CommitID == "" {
+	if out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), "t", "c-1", script}); out.CommitID == "" {
 		t.Fatalf("answer %+v", out)
 	}
 	if _, err := os.Stat(filepath.Join(w.pair("amelia", "scott"), "site", "lingers-"+w.mark)); err != nil {

@@ -10,6 +10,7 @@ import (
 // TestRedirects has the remote send the worker to another host, which would serve
 // it. The worker asks nothing there; plain git brings it the token.
 func TestRedirects(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "moved.git", map[string]string{"README": "hello\n"})
 	evil := w.startEvil(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -17,15 +18,15 @@ func TestRedirects(t *testing.T) {
 		w.git.ServeHTTP(rw, r)
 	}))
 	p := w.shell()
-	if out := p.do(command{"amelia", "scott", w.front.url("moved.git"), "t", "c-1", "echo 1 > change.txt"}); out.CommitID == "" {
+	if out := p.do(command{w.project("amelia"), "scott", w.front.url("moved.git"), "t", "c-1", "echo 1 > change.txt"}); out.CommitID == "" {
 		t.Fatalf("before it moved: %+v", out)
 	}
 	w.front.elsewhere.Store(&evil.url)
-	out := p.do(command{"amelia", "scott", w.front.url("moved.git"), "t", "c-2", "echo 2 > change.txt"})
+	out := p.do(command{w.project("amelia"), "scott", w.front.url("moved.git"), "t", "c-2", "echo 2 > change.txt"})
 	if out.Success || len(evil.asked()) > 0 {
 		t.Errorf("the other host was asked; answer %+v", out)
 	}
-	out = p.do(command{"new", "scott", w.front.url("moved.git"), "t", "c-3", "echo 3 > change.txt"})
+	out = p.do(command{w.project("new"), "scott", w.front.url("moved.git"), "t", "c-3", "echo 3 > change.txt"})
 	if out.Success || len(evil.asked()) > 0 {
 		t.Errorf("the other host was asked for a clone; answer %+v", out)
 	}
@@ -42,13 +43,14 @@ func TestRedirects(t *testing.T) {
 
 // TestTokenGoesNowhereElse looks at who got the token: the allowed host alone.
 func TestTokenGoesNowhereElse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	evil := w.startEvil(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("WWW-Authenticate", `Basic realm="give it to me"`)
 		rw.WriteHeader(http.StatusUnauthorized)
 	}))
 	p := w.shell()
-	out := p.do(command{"amelia", "scott", evil.url + "/x.git", "t", "c-1", "true"})
+	out := p.do(command{w.project("amelia"), "scott", evil.url + "/x.git", "t", "c-1", "true"})
 	if out.Success {
 		t.Errorf("answer %+v", out)
 	}

@@ -13,6 +13,7 @@ const escapes = `\033]0;pwned\007\033[31mred\033[2J\302\23331m\rhidden`
 // TestEscapesInLogs lets agent and build say what a terminal obeys. Neither what the
 // worker shows, nor its log, nor an answer has it.
 func TestEscapesInLogs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	files := siteFiles(`import {execFileSync} from 'node:child_process';
 execFileSync('sh', ['-c', "printf '` + strings.ReplaceAll(escapes, `\`, `\\`) + ` Error: no\\n' >&2; exit 1"], {stdio: 'inherit'});`)
@@ -51,10 +52,11 @@ func around(text string) string {
 // TestSecretsAreRedacted gives the worker's own secrets to the agent, which says them.
 // No log has them.
 func TestSecretsAreRedacted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "site.git", siteFiles("console.error('Error: "+w.secrets["github"]+"'); process.exit(1)"))
 	p := w.shell()
-	out := p.do(command{"amelia", "scott", w.front.url("site.git"), "t", "c-1", "echo " + w.secrets["github"] + " " + w.secrets["anthropic"] + " " + w.secrets["aws"] + " > x; cat x; rm x; date > y"})
+	out := p.do(command{w.project("amelia"), "scott", w.front.url("site.git"), "t", "c-1", "echo " + w.secrets["github"] + " " + w.secrets["anthropic"] + " " + w.secrets["aws"] + " > x; cat x; rm x; date > y"})
 	for _, of := range []string{"github", "anthropic", "aws"} {
 		for what, text := range map[string]string{
 			"summary": out.Summary, "error": out.Error, "stderr": p.said(), "log": readAll(filepath.Join(w.state, "log.jsonl")),

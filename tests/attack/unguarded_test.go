@@ -14,6 +14,7 @@ import (
 // environment and no keeper: what is stopped behind every wall and without one
 // succeeds here.
 func TestUnguarded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var only []string
 	for _, r := range rows() {
@@ -46,13 +47,14 @@ func TestUnguarded(t *testing.T) {
 
 // TestProxyLetsThroughWhatIsListed lists what the proxy refuses otherwise.
 func TestProxyLetsThroughWhatIsListed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.git.Create(t, "hostile.git", w.hostileFiles())
 	upstream := strings.TrimPrefix(w.model.URL(), "http://")
 	p := w.shell("AGENT_ALLOWED_HOSTS=" + strings.Join([]string{upstream, metadata, outside}, ","))
 	plan := w.plan(nil)
 	plan["Only"] = []string{"proxy_loopback", "proxy_metadata", "proxy_outside"}
-	if out := p.do(command{"mallory", "eve", w.front.url("hostile.git"), "t", "c-1", w.attackCommand(plan)}); out.CommitID == "" {
+	if out := p.do(command{w.project("mallory"), "eve", w.front.url("hostile.git"), "t", "c-1", w.attackCommand(plan)}); out.CommitID == "" {
 		t.Errorf("answer %+v", out)
 	}
 	for name, o := range w.outcomes() {

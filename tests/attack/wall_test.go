@@ -66,8 +66,10 @@ func (w *world) hostileFiles() map[string]string {
 // attack that a wall could stop, behind each wall in turn. Each ends as the table
 // says: what a wall stops succeeds without one.
 func TestWalls(t *testing.T) {
+	t.Parallel()
 	for _, wall := range walls() {
 		t.Run(wall, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			found := w.assault(wall)
 			for _, r := range rows() {
@@ -103,14 +105,14 @@ func (w *world) assault(wall string) map[string]outcome {
 	w.model.Play("hostile call", Say("You called."))
 
 	p := w.start("SANDBOX=" + wall)
-	victim := command{"amelia", "scott", w.front.url("victim.git"), "t", "c-1", "remember " + w.secrets["transcript"]}
+	victim := command{w.project("amelia"), "scott", w.front.url("victim.git"), "t", "c-1", "remember " + w.secrets["transcript"]}
 	if out := p.do(victim); !out.Success {
 		w.t.Fatalf("the victim's first command: %+v", out)
 	}
 	victim.id, victim.text = "c-2", "hold"
 	p.send(victim)
 	leaked := w.awaitVictim()
-	p.send(command{"slow", "sam", w.front.url("slow.git"), "t", "c-3", "hold"})
+	p.send(command{w.project("slow"), "sam", w.front.url("slow.git"), "t", "c-3", "hold"})
 	select {
 	case <-w.front.hangs:
 	case <-time.After(patience):
@@ -118,7 +120,7 @@ func (w *world) assault(wall string) map[string]outcome {
 	}
 
 	w.model.Play("attack", Bash(w.attackCommand(w.plan(leaked))), Say("I tried."))
-	p.send(command{"mallory", "eve", w.front.url("hostile.git"), "t", "c-4", "attack"})
+	p.send(command{w.project("mallory"), "eve", w.front.url("hostile.git"), "t", "c-4", "attack"})
 	out := p.answer()
 	if out.CommandID != "c-4" || !out.Success {
 		w.t.Errorf("the attacker's command: %+v", out)
@@ -164,7 +166,7 @@ func (w *world) plan(leaked map[string]string) map[string]any {
 		"Victim": w.pair("amelia", "scott"), "Home": w.home, "State": w.state, "Mark": w.mark,
 		"Upstream": strings.TrimPrefix(w.model.URL(), "http://"), "Metadata": metadata, "Outside": outside,
 		"Socket": filepath.Join(w.sockets, "machine"), "Abstract": w.mark, "Keeper": programs.keeper,
-		"VictimURL": leaked["ANTHROPIC_BASE_URL"], "VictimToken": leaked["ANTHROPIC_API_KEY"],
+		"VictimPair": w.project("amelia") + "#scott", "VictimURL": leaked["ANTHROPIC_BASE_URL"], "VictimToken": leaked["ANTHROPIC_API_KEY"],
 	}
 }
 

@@ -58,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	w.front = startFront(t, w.git)
 
 	var err error
-	if w.dir, err = os.MkdirTemp("", "attack-world-"); err != nil {
+	if w.dir, err = os.MkdirTemp("", "attack-world-"); err != nil { //nolint:usetesting // the test's own directory is closed to the worker's user
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(w.dir) }) //nolint:errcheck // a temporary directory
@@ -76,7 +76,7 @@ func newWorld(t *testing.T) *world {
 
 func random() string {
 	b := make([]byte, 8)
-	rand.Read(b) //nolint:errcheck // it never fails
+	rand.Read(b)
 	return hex.EncodeToString(b)
 }
 
@@ -89,9 +89,13 @@ func (w *world) must(err error) {
 
 func (w *world) tmp() string { return filepath.Join(w.dir, "tmp") }
 
+// project is a project's id, which no other world has: whoever enters the user of a
+// pair ends all its processes, on the whole machine.
+func (w *world) project(name string) string { return name + w.mark }
+
 // pair is the directory of a project and user.
-func (w *world) pair(projectID, userID string) string {
-	return filepath.Join(w.state, "workspace", projectID+"-"+userID)
+func (w *world) pair(name, userID string) string {
+	return filepath.Join(w.state, "workspace", w.project(name)+"-"+userID)
 }
 
 // enterNetwork takes the calling goroutine's thread into a new network, whose

@@ -46,7 +46,7 @@ func measureGit(b *testing.B, size gitSize) {
 		files[fmt.Sprintf("src/d%03d/page%04d.astro", i/50, i)] = strings.Repeat(fmt.Sprintf("<p>line of page %d</p>\n", i), 40)
 	}
 	url := server.Create(b, "site.git", files)
-	ours, theirs := openOurs(b, server, url), openTheirs(b, server, url)
+	ours, theirs := openOurs(b, server, url), openTheirs(b, url)
 	for _, site := range []string{ours.site(), theirs.dir} {
 		for i := range size.ignored {
 			write(b, filepath.Join(site, fmt.Sprintf("node_modules/p%03d/lib/f%05d.js", i/100, i)), "module.exports = 1\n")
@@ -179,7 +179,7 @@ type theirsGit struct {
 	dir string
 }
 
-func openTheirs(b *testing.B, server *gitserver.Server, url string) *theirsGit {
+func openTheirs(b *testing.B, url string) *theirsGit {
 	b.Helper()
 	t := &theirsGit{dir: b.TempDir()}
 	withToken := strings.Replace(url, "http://", "http://x-access-token:"+gitserver.Token+"@", 1)
@@ -197,7 +197,7 @@ func openTheirs(b *testing.B, server *gitserver.Server, url string) *theirsGit {
 
 func (t *theirsGit) site() string { return t.dir }
 
-func (t *theirsGit) do(b *testing.B, step string, round int) {
+func (t *theirsGit) do(b *testing.B, step string, _ int) {
 	b.Helper()
 	git := func(args ...string) { gitserver.Git(b, t.dir, args...) }
 	switch step {

@@ -55,6 +55,7 @@ func (b *builds) build() error {
 	b.worker, b.tool, b.bin = filepath.Join(b.dir, "webordinary"), filepath.Join(b.dir, "sitetool"), filepath.Join(b.dir, "bin")
 	for _, args := range [][]string{
 		{"build", "-tags", "faults", "-o", b.worker, "github.com/webordinary/claude-code-container/cmd/webordinary"},
+		{"build", "-o", filepath.Join(b.dir, "webordinary-keeper"), "github.com/webordinary/claude-code-container/cmd/keeper"},
 		{"build", "-o", b.tool, "github.com/webordinary/claude-code-container/tests/platform/sitetool"},
 	} {
 		if out, err := exec.CommandContext(context.Background(), "go", args...).CombinedOutput(); err != nil {

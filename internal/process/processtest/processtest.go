@@ -53,7 +53,11 @@ func Dir(tb testing.TB) string {
 // returns its path. The go command's cache makes a second build quick.
 func Build(tb testing.TB, pkg string, flags ...string) string {
 	tb.Helper()
-	out := filepath.Join(tb.TempDir(), filepath.Base(pkg))
+	dir := tb.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil { // others shall run it
+		tb.Fatal(err)
+	}
+	out := filepath.Join(dir, filepath.Base(pkg))
 	args := append(append([]string{"build", "-o", out}, flags...), pkg)
 	cmd := exec.CommandContext(tb.Context(), "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as the image does

@@ -81,7 +81,7 @@ func search(dir string) (string, error) {
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			last = err
-			return nil
+			return nil //nolint:nilerr // others are looked at
 		}
 		if !d.Type().IsRegular() {
 			return nil

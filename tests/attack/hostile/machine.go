@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -26,7 +27,7 @@ func machineAttacks() []attack {
 			if err != nil {
 				return "", err
 			}
-			defer f.Close()
+			defer f.Close() //nolint:errcheck // the attack is over
 			return "typed into it", unix.IoctlSetPointerInt(int(f.Fd()), unix.TIOCSTI, 'x')
 		}},
 		{"devices", func(plan) (string, error) {
@@ -56,7 +57,7 @@ func machineAttacks() []attack {
 			return "a program ran as root", err
 		}},
 		{"keeper_as_victim", func(p plan) (string, error) {
-			as, err := byKeeper(p, "users", `{"pair":"amelia#scott","write":[]}`)
+			as, err := byKeeper(p, "users", `{"pair":"`+p.VictimPair+`","write":[]}`)
 			if err == nil && (as == os.Getuid() || as < 65536) {
 				err = fmt.Errorf("it ran as %d", as)
 			}
@@ -80,7 +81,7 @@ func byKeeper(p plan, wall, access string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer orders.Close()
+	defer orders.Close() //nolint:errcheck // the keeper has ended
 	status, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
 	if err != nil {
 		return 0, err
@@ -90,7 +91,7 @@ func byKeeper(p plan, wall, access string) (int, error) {
 		return 0, err
 	}
 	var out bytes.Buffer
-	cmd := exec.Command(p.Keeper, "users")
+	cmd := exec.Command(p.Keeper, "users") //nolint:noctx // the keeper ends by itself
 	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = []*os.File{control, status}, &out, &out, time.Second
 	err = cmd.Run()
 	as, aerr := strconv.Atoi(strings.TrimSpace(out.String()))
@@ -108,7 +109,7 @@ func outlive(file string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("sh", "-c", `"$0" linger "$1" >/dev/null 2>&1 </dev/null & :`, self, file)
+	cmd := exec.Command("sh", "-c", `"$0" linger "$1" >/dev/null 2>&1 </dev/null & :`, self, file) //nolint:noctx // that is the attack
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd.Run()
 }
@@ -119,7 +120,7 @@ func linger(file string) error {
 		f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 		if err == nil {
 			_, err = f.WriteString(time.Now().Format(time.RFC3339Nano) + "\n")
-			f.Close()
+			f.Close() //nolint:errcheck // it writes again
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -136,7 +137,7 @@ func decoy() error {
 	if err != nil {
 		return err
 	}
-	defer unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+	defer unix.SysvShmCtl(id, unix.IPC_RMID, nil) //nolint:errcheck // its namespace ends with it
 	b, err := unix.SysvShmAttach(id, 0, 0)
 	if err != nil {
 		return err
@@ -155,7 +156,7 @@ func bomb(kind, bound string) error {
 	switch kind {
 	case "fork":
 		for i := range n {
-			if err := exec.Command("sleep", "60").Start(); err != nil {
+			if err := exec.CommandContext(context.Background(), "sleep", "60").Start(); err != nil {
 				return fmt.Errorf("after %d processes: %w", i, err)
 			}
 		}

@@ -40,6 +40,7 @@ type plan struct {
 	Abstract string // an abstract one
 	Keeper   string // the keeper's program
 
+	VictimPair             string // the other pair, as the keeper names it
 	VictimURL, VictimToken string // the other job's gateway, as if they had leaked
 }
 
@@ -100,7 +101,7 @@ func all(prefix, planFile string, attacks []attack) error {
 	if err != nil {
 		return err
 	}
-	defer out.Close()
+	defer out.Close() //nolint:errcheck // each line is written
 	report := json.NewEncoder(out)
 	for _, a := range attacks {
 		if len(p.Only) > 0 && !slices.Contains(p.Only, a.name) {

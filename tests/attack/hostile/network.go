@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,19 +33,23 @@ func networkAttacks() []attack {
 
 // hello says something and waits for an answer.
 func hello(network, address string) (string, error) {
-	c, err := net.DialTimeout(network, address, patience)
+	c, err := dial(network, address)
 	if err != nil {
 		return "", err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // the attack is over
 	return ask(c, "GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+}
+
+func dial(network, address string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: patience}).DialContext(context.Background(), network, address)
 }
 
 func ask(c net.Conn, request string) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
-	io.WriteString(c, request) // who answers need not have listened
+	io.WriteString(c, request) //nolint:errcheck // who answers need not have listened
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if line == "" {
 		return "", errors.Join(errors.New("no answer"), err)
@@ -66,11 +71,11 @@ func byProxy(target string) (string, error) {
 	if u.User != nil {
 		auth = "Proxy-Authorization: Basic " + basic(u.User) + "\r\n"
 	}
-	c, err := net.DialTimeout("tcp", u.Host, patience)
+	c, err := dial("tcp", u.Host)
 	if err != nil {
 		return "", err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // the attack is over
 	line, err := ask(c, "CONNECT "+target+" HTTP/1.1\r\nHost: "+target+"\r\n"+auth+"\r\n")
 	if err == nil && !strings.Contains(line, " 200") {
 		err = errors.New("refused: " + line)
@@ -133,11 +138,11 @@ func request(base, token, line, body string) (string, error) {
 	if err != nil || u.Host == "" {
 		return "", fmt.Errorf("there is no gateway: %q", base)
 	}
-	c, err := net.DialTimeout("tcp", u.Host, patience)
+	c, err := dial("tcp", u.Host)
 	if err != nil {
 		return "", err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // the attack is over
 	answer, err := ask(c, fmt.Sprintf("%s\r\nHost: %s\r\nContent-Type: application/json\r\nX-Api-Key: %s\r\nAnthropic-Version: 2023-06-01\r\nContent-Length: %d\r\n\r\n%s",
 		line, u.Host, token, len(body), body))
 	if err == nil && !strings.Contains(answer, " 200") {

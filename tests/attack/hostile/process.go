@@ -209,7 +209,7 @@ func readMemory(pid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer mem.Close()
+	defer mem.Close() //nolint:errcheck // only read from
 	for line := range strings.Lines(string(maps)) {
 		var from, to int64
 		if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err != nil || !strings.Contains(line, "[stack]") {
@@ -268,7 +268,7 @@ func stop(pid int) (string, error) {
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		return "", err
 	}
-	defer unix.Kill(pid, unix.SIGCONT)
+	defer unix.Kill(pid, unix.SIGCONT) //nolint:errcheck // it was stopped
 	for range 50 {
 		stat, err := os.ReadFile(procFile(pid, "stat"))
 		if err == nil && strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " T") {

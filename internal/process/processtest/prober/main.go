@@ -1,5 +1,6 @@
 // Command prober is a worker that looks whether the wall of users stands: its
-// arguments are the setuid keeper and the directory of the workspaces.
+// arguments are the setuid keeper, the directory of the workspaces, and a keeper
+// that everyone may run.
 package main
 
 import (
@@ -12,8 +13,12 @@ import (
 
 func main() {
 	r := process.Runner{Setuid: os.Args[1:2], Wall: process.WallUsers}
-	if err := r.ProbeUsers(context.Background(), os.Args[2]); err != nil {
-		fmt.Fprintln(os.Stderr, err) //nolint:errcheck // nobody else to tell
+	err := r.Probe(context.Background(), os.Args[3:4])
+	if err == nil {
+		err = r.ProbeUsers(context.Background(), os.Args[2])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }

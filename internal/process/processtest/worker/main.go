@@ -8,7 +8,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/webordinary/claude-code-container/internal/process"
@@ -32,10 +34,17 @@ func run(args []string) error {
 	if err := os.WriteFile(filepath.Join(dir, "pid"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		return err
 	}
-	r := process.Runner{Keeper: []string{keeper}, Silence: d, Heartbeat: d / 10, Wall: process.Wall(wall), Read: []string{filepath.Dir(filepath.Dir(keeper))}}
+	words := strings.Fields(keeper)
+	path := words[len(words)-1]
+	r := process.Runner{Silence: d, Heartbeat: d / 10, Wall: process.Wall(wall), Read: []string{filepath.Dir(filepath.Dir(path))}}
+	if r.Wall == process.WallUsers { // whose words end in env
+		r.Setuid = slices.Insert(words, len(words)-1, mark)
+	} else {
+		r.Keeper = words
+	}
 	_, err = r.Run(context.Background(), process.Command{
 		Path: "sh", Args: []string{"-c", script}, Dir: dir, Env: append(process.Environ(os.Environ(), nil), mark, "TMPDIR="+dir), Stdout: os.Stdout,
-		Access: &process.Access{Pair: "shop#u1", Write: []string{dir}},
+		Access: &process.Access{Pair: "shop#" + mark, Write: []string{dir}},
 	})
 	return err
 }
