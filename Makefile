@@ -16,7 +16,7 @@ GIT       := ./internal/workspace/... ./tests/gitserver/...
 # A pattern of a folder that is not there is an error for go.
 present    = $(foreach p,$(1),$(if $(wildcard $(p:/...=)),$(p)))
 
-.PHONY: help setup check build demo emulators image image-test test bench bench-deploy peers chaos conformance test-unit test-integration test-container test-queue test-s3 test-git test-e2e lint fmt fuzz deadcode clean
+.PHONY: help setup check build demo emulators image image-test test bench bench-deploy peers chaos soak conformance test-unit test-integration test-container test-queue test-s3 test-git test-e2e lint fmt fuzz deadcode clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ conformance: setup ## Run Watermill's own suite over SQS, in full and under stre
 
 chaos: setup ## Break workers while they work, at least 200 times (20 to 40 min); CHAOS_SEED repeats a run
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-8} CHAOS_FAULTS=$${CHAOS_FAULTS:-26} $(GO) test -count=1 -v -timeout 2h ./tests/chaos/
+
+soak: setup ## Let workers carry out 5,000 commands, see that nothing grows, and write the table into docs/benchmarks.md (15 to 30 min)
+	SOAK_COMMANDS=$${SOAK_COMMANDS:-5000} SOAK_PROJECTS=$${SOAK_PROJECTS:-50} $(GO) test -count=1 -v -timeout 60m ./tests/soak -update
 
 bench: setup peers ## Measure the worker on the emulators, and write the tables into docs/benchmarks.md (15 to 20 min)
 	$(GO) test -count=1 -v -run '^$$' -bench . -benchtime 1x -timeout 40m ./tests/bench -update

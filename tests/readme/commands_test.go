@@ -105,7 +105,7 @@ func TestOperationsListsTheCommands(t *testing.T) {
 func TestExamplesAreUnderstood(t *testing.T) {
 	binary := build(t)
 	n := 0
-	for _, file := range []string{"../../docs/operations.md", "../../README.md"} {
+	for _, file := range []string{"../../docs/operations.md", "../../README.md", "../../CONTRIBUTING.md"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
