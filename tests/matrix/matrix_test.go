@@ -88,6 +88,7 @@ var explained = map[string]string{
 	"ecs:UpdateTaskProtection":              "by ECS's own agent, with the task's role",
 	"elasticfilesystem:ClientMount":         "by the mount of the workspaces",
 	"elasticfilesystem:ClientWrite":         "the same",
+	"elasticfilesystem:ClientRootAccess":    "by the keeper, which gives each pair its files",
 }
 
 // checkPolicy compares the policy that the worker gets in AWS with what the workers

@@ -60,7 +60,7 @@ func progressTold(t *testing.T) {
 		}
 	}
 	slices.Sort(steps) // deploy and push go on side by side
-	if d := cmp.Diff([]string{"agent", "build", "commit", "deploy", "push", "workspace"}, steps); d != "" {
+	if d := cmp.Diff([]string{"agent", "build", "commit", "deploy", "install", "push", "workspace"}, steps); d != "" {
 		t.Error(d)
 	}
 	if e := events[last]; !slices.Contains(e.Files, site.Content) || e.FilesTotal == 0 {

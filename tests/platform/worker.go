@@ -104,7 +104,8 @@ func (w *Worker) environ() []string {
 		"INPUT_QUEUE_PATTERN=" + n.InputPattern, "OUTPUT_QUEUE_PATTERN=" + n.OutputPattern, "DLQ_QUEUE_PATTERN=" + n.DLQPattern,
 		"INTERRUPTS_QUEUE_PATTERN=" + n.InterruptsPattern, "PROGRESS_QUEUE_PATTERN=" + n.ProgressPattern, "S3_BUCKET_PATTERN=" + n.BucketPattern,
 		"WORKSPACE_PATH=" + p.Workspaces, "CONTAINER_ID=" + w.Name, "ALLOWED_REPO_HOSTS=" + p.front.host(), "GITHUB_TOKEN=" + w.token,
-		"AGENT=command", "AGENT_COMMAND=" + p.built.tool + " agent", "AGENT_ENV=RUN_LOG,SITE_TOOL,WORKER_NAME",
+		// The scripted agent notes its runs outside of the checkout, which no wall lets it.
+		"SANDBOX=off", "AGENT=command", "AGENT_COMMAND=" + p.built.tool + " agent", "AGENT_ENV=RUN_LOG,SITE_TOOL,WORKER_NAME",
 		"RUN_LOG=" + p.runLog, "SITE_TOOL=" + p.built.tool, "WORKER_NAME=" + w.Name,
 		"INTERRUPT_POLICY=" + o.Policy, "FAULT_DIR=" + w.faults(), "LOG_LEVEL=debug",
 		"HEARTBEAT_FILE=" + filepath.Join(w.tmp(), "heartbeat"),
