@@ -35,6 +35,9 @@ type Options struct {
 	Program string
 	// Unread is set for tests that read the output queues themselves.
 	Unread bool
+	// Unlogged is set for children behind a wall, which cannot write to the log of
+	// runs. Check does not look at them then.
+	Unlogged bool
 	// Env is set for every worker, and wins.
 	Env []string
 }

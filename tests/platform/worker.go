@@ -89,7 +89,10 @@ func (w *Worker) logFile() string { return filepath.Join(w.Dir, "log.jsonl") }
 // environ is what the worker is told. Short times make a test short.
 func (w *Worker) environ() []string {
 	p, o, n := w.p, w.p.Options, w.p.Names
-	path := os.Getenv("PATH")
+	path, runLog := os.Getenv("PATH"), p.runLog
+	if o.Unlogged {
+		runLog = ""
+	}
 	if !o.Npm {
 		path = p.built.bin + string(filepath.ListSeparator) + path
 	}
@@ -106,7 +109,7 @@ func (w *Worker) environ() []string {
 		"WORKSPACE_PATH=" + p.Workspaces, "CONTAINER_ID=" + w.Name, "ALLOWED_REPO_HOSTS=" + p.front.host(), "GITHUB_TOKEN=" + w.token,
 		// The scripted agent notes its runs outside of the checkout, which no wall lets it.
 		"SANDBOX=off", "AGENT=command", "AGENT_COMMAND=" + p.built.tool + " agent", "AGENT_ENV=RUN_LOG,SITE_TOOL,WORKER_NAME",
-		"RUN_LOG=" + p.runLog, "SITE_TOOL=" + p.built.tool, "WORKER_NAME=" + w.Name,
+		"RUN_LOG=" + runLog, "SITE_TOOL=" + p.built.tool, "WORKER_NAME=" + w.Name,
 		"INTERRUPT_POLICY=" + o.Policy, "FAULT_DIR=" + w.faults(), "LOG_LEVEL=debug",
 		"HEARTBEAT_FILE=" + filepath.Join(w.tmp(), "heartbeat"),
 	}

@@ -205,7 +205,7 @@ func TestDesignListsThePackages(t *testing.T) {
 	_, table, _ := strings.Cut(documents(t)["docs/design.md"], "\n## Who imports whom\n")
 	var listed []string
 	for _, m := range regexp.MustCompile("(?m)^\\| (`.*?`) \\|").FindAllStringSubmatch(table, -1) {
-		for _, name := range strings.Split(m[1], ", ") {
+		for name := range strings.SplitSeq(m[1], ", ") {
 			listed = append(listed, strings.Trim(name, "`"))
 		}
 	}

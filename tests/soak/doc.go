@@ -5,7 +5,10 @@
 //
 //	make soak                                    5,000 commands over 50 projects
 //	SOAK_COMMANDS=300 SOAK_PROJECTS=10 make soak fewer
-//	SOAK_SANDBOX=bubblewrap make soak            behind a wall; else without one, which is faster
+//	SOAK_SANDBOX=bubblewrap make soak            behind a wall (or landlock); else without one
+//
+// Without a wall it is faster, and the agent can note its runs outside of the checkout: it
+// is seen if one ran twice.
 //
 // Memory, threads and descriptors are looked at all the time, and those of the first part
 // after the warm-up are compared with those of the last. A worker has no way to tell its

@@ -113,7 +113,11 @@ func (s *soak) markdown() string {
 	fmt.Fprintf(&b, "Measured %s.\n\n", s.head)
 	fmt.Fprintf(&b, "%d commands over %d projects by %d workers, `SANDBOX=%s`, in %s (%.1f a second), and %d more in projects where things were planted. ",
 		s.commands, len(s.projects), workers, s.sandbox, s.took.Round(time.Second), float64(s.commands)/s.took.Seconds(), s.report.Commands-s.commands)
-	fmt.Fprintf(&b, "Projects were claimed %d times. Each command has one answer, and each had one run of the agent.\n\n", s.claimed())
+	fmt.Fprintf(&b, "Projects were claimed %d times. Each command has one answer and one commit", s.claimed())
+	if !s.Options.Unlogged {
+		b.WriteString(", and the agent ran once for it")
+	}
+	b.WriteString(".\n\n")
 	b.WriteString("| What | After the warm-up | At the end | Allowed |\n|---|---|---|---|\n")
 	for _, r := range s.rows() {
 		f := func(n int64) string { return strings.TrimSpace(fmt.Sprintf("%.0f %s", float64(n)/r.scale, r.unit)) }

@@ -89,7 +89,7 @@ func newSoak(t *testing.T, commands, projects int, sandbox string) *soak {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	s.Platform = platform.New(t, platform.Options{
-		Program: binary, Idle: 500 * time.Millisecond, Lease: 9 * time.Second, Renewal: 2 * time.Second, Sweep: 2 * time.Second, Visibility: 9 * time.Second,
+		Program: binary, Unlogged: sandbox != "off", Idle: 500 * time.Millisecond, Lease: 9 * time.Second, Renewal: 2 * time.Second, Sweep: 2 * time.Second, Visibility: 9 * time.Second,
 		Env: []string{"MAX_CLAIMS=8", "LOG_LEVEL=info", "ASSET_GRACE=" + assetGrace.String(), "SANDBOX=" + sandbox},
 	})
 	for i := range projects {
@@ -97,6 +97,9 @@ func newSoak(t *testing.T, commands, projects int, sandbox string) *soak {
 	}
 	for range workers {
 		s.slots = append(s.slots, s.StartWorker())
+	}
+	for _, w := range s.slots {
+		s.awaitBegun(w)
 	}
 	return s
 }
@@ -182,7 +185,8 @@ func (s *soak) dir(j *platform.Project) string {
 func (s *soak) end() {
 	fresh := s.StartWorker()
 	s.slots = append(s.slots, fresh)
-	s.awaitRest(fresh)
+	s.awaitBegun(fresh)
+	platform.Wait(time.Second) // it has asked for work by then
 	for _, w := range s.slots[1:] {
 		f, err := processOf(w.Pid())
 		if err != nil {
@@ -209,14 +213,13 @@ func (s *soak) end() {
 	s.checkJournal()
 }
 
-// awaitRest waits until a worker that has nothing to do has begun to look for work and
-// for dead owners.
-func (s *soak) awaitRest(w *platform.Worker) {
+// awaitBegun waits until a worker has looked for dead owners.
+func (s *soak) awaitBegun(w *platform.Worker) {
+	s.t.Helper()
 	for late := time.Now().Add(patience); !strings.Contains(w.Log(), `"msg":"metrics"`); {
 		if !w.Alive() || time.Now().After(late) {
-			s.t.Fatalf("the fresh worker has not begun:\n%s", w.Log())
+			s.t.Fatalf("the worker has not begun:\n%s", w.Log())
 		}
 		platform.Wait(100 * time.Millisecond)
 	}
-	platform.Wait(time.Second)
 }

@@ -1,6 +1,6 @@
 // Command sitetool is the scripted agent ("sitetool agent", the instruction on
 // stdin) and the build ("sitetool build") of the tests' site. It writes each of
-// its runs into the file that RUN_LOG names, and watches that nobody else runs in
+// its runs into the file that RUN_LOG names, if it names one, and watches that nobody else runs in
 // the same checkout. Called as npm or node it stands in for them, as far as the
 // site needs them: theirs is a second of computing for each command.
 package main
@@ -143,6 +143,9 @@ func alone(r runlog.Run, work func() error) error {
 	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		r.Event = runlog.Overlap
 		return errors.Join(fmt.Errorf("somebody else works in this checkout: %w", err), runlog.Append(name, r))
+	}
+	if name == "" {
+		return work()
 	}
 	r.Event = runlog.Start
 	if err := runlog.Append(name, r); err != nil {
