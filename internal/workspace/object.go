@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,6 +142,9 @@ func missing(s storer.EncodedObjectStorer, tip plumbing.Hash, haves map[plumbing
 			if err != nil {
 				return nil, fmt.Errorf("read commit %s: %w", p, err)
 			}
+			if size, err := s.EncodedObjectSize(parent.TreeHash); err != nil || size > maxTree {
+				return nil, cmp.Or(err, errMuch)
+			}
 			tree, err := parent.Tree()
 			if err != nil {
 				return nil, fmt.Errorf("read tree of %s: %w", p, err)
@@ -154,6 +158,15 @@ func missing(s storer.EncodedObjectStorer, tip plumbing.Hash, haves map[plumbing
 	}
 	return m.list, nil
 }
+
+// What is read here at most: of a tree, in bytes, and of objects. The git program
+// does not hold them all.
+const (
+	maxTree    = 4 << 20
+	maxObjects = 20_000
+)
+
+var errMuch = errors.New("too much changed to be looked through here")
 
 type missingObjects struct {
 	storer storer.EncodedObjectStorer
@@ -176,6 +189,9 @@ func (m *missingObjects) tree(h plumbing.Hash, known []*object.Tree) error {
 	}
 	if m.seen[h] {
 		return nil
+	}
+	if size, err := m.storer.EncodedObjectSize(h); err != nil || size > maxTree || len(m.list) > maxObjects {
+		return cmp.Or(err, errMuch)
 	}
 	t, err := object.GetTree(m.storer, h)
 	if err != nil {
@@ -218,6 +234,9 @@ func (m *missingObjects) below(trees []*object.Tree, name string) []*object.Tree
 		}
 		e, err := t.FindEntry(name)
 		if err != nil || e.Mode != filemode.Dir {
+			continue
+		}
+		if size, err := m.storer.EncodedObjectSize(e.Hash); err != nil || size > maxTree {
 			continue
 		}
 		if sub, err := object.GetTree(m.storer, e.Hash); err == nil {

@@ -18,8 +18,10 @@
 // and --work-tree=site, a configuration of its own, and no hooks; the site/.git
 // that children find is a disposable copy that nothing of ours reads.
 //
-// The git program works on the tree, fetches, merges and pushes; go-git lists the
-// remote, writes commits and moves refs. It reads no file and no tree.
+// The git program works on the tree, fetches, merges, and pushes what is large; go-git
+// lists the remote, reads commits, writes them, moves refs, and pushes what is small:
+// it holds what it sends in memory. A new repository has the last 50 commits of a
+// branch, and gets the others when a merge needs them.
 //
 // All of the directory but commits not yet pushed can be lost.
 package workspace
