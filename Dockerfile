@@ -35,10 +35,11 @@ COPY --from=node /usr/local/lib/node_modules/npm /usr/local/lib/node_modules/npm
 RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm \
     && ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx
 COPY --from=node /cli/node_modules/@anthropic-ai/claude-code-linux-x64/claude /usr/local/bin/claude
-COPY --from=build /out/webordinary /usr/local/bin/
+COPY --from=build /out/webordinary /out/keeper /usr/local/bin/
 # Setuid: it gives each project's agent and packages a user of their own. Only the
 # worker's group may execute it, and it looks whether it was installed like this.
-COPY --from=build --chown=root:appuser --chmod=4750 /out/keeper /usr/local/bin/
+# (Not by COPY --chmod: not every builder takes the setuid bit there.)
+RUN chown root:appuser /usr/local/bin/keeper && chmod 4750 /usr/local/bin/keeper
 COPY --from=build /out/keeper /usr/local/bin/webordinary-keeper
 
 ARG VERSION=devel

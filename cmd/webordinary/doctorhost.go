@@ -128,7 +128,9 @@ func (c *config) lookAtWall(ctx context.Context) []finding {
 	}
 	keeper := keeperOf(self)
 	silence := c.LeaseDuration / 6
-	runner := &process.Runner{Keeper: keeper, Heartbeat: silence / 8, Silence: silence, Log: slog.New(slog.DiscardHandler)}
+	runner := &process.Runner{
+		Keeper: keeper, Setuid: setuidKeeper(self), Heartbeat: silence / 8, Silence: silence, Log: slog.New(slog.DiscardHandler),
+	}
 	if err := c.raiseWall(ctx, runner, keeper, c.workspaces()); err != nil {
 		return []finding{bad(levelFail, "wall", strings.ReplaceAll(err.Error(), "\n", " "), "see SANDBOX")}
 	}

@@ -30,7 +30,7 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 	silence := c.LeaseDuration / 6
 	keeper := keeperOf(self)
 	runner := &process.Runner{
-		Keeper: keeper, Setuid: []string{filepath.Join(filepath.Dir(self), "keeper")}, Heartbeat: silence / 8, Silence: silence, Log: log,
+		Keeper: keeper, Setuid: setuidKeeper(self), Heartbeat: silence / 8, Silence: silence, Log: log,
 	}
 	// A system-wide configuration of git that is there and cannot be read ends git.
 	childEnv := process.With(process.Environ(environ, c.AgentEnv), "GIT_CONFIG_NOSYSTEM=1")
@@ -68,6 +68,11 @@ func keeperOf(self string) []string {
 		return []string{small}
 	}
 	return []string{self, keeperArg}
+}
+
+// setuidKeeper is where an image has the keeper that is installed setuid.
+func setuidKeeper(self string) []string {
+	return []string{filepath.Join(filepath.Dir(self), "keeper")}
 }
 
 // newAgent returns the agent that is configured. A missing program is found now,

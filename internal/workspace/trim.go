@@ -102,7 +102,7 @@ func (w *Workspace) removeOldAsides(ctx context.Context) error {
 		if err != nil || wanted || w.store.config.Now().Sub(time.Unix(since, 0)) <= asideLife {
 			continue
 		}
-		if err := removeTree(ctx, dir); err != nil {
+		if err := errors.Join(w.reclaim(ctx, dir, true), removeTree(ctx, dir)); err != nil {
 			return fmt.Errorf("remove what was set aside: %w", err)
 		}
 	}
