@@ -81,6 +81,11 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
+// compared is the table of deploys.
+func (r *report) compared() string {
+	return fmt.Sprintf("Measured %s.\n\n%s", r.head, r.deploys.markdown())
+}
+
 // The marks of the two tables.
 const (
 	markBegin    = "<!-- table: begin; written by make bench -->\n"
@@ -98,7 +103,7 @@ func (r *report) write(name string) error {
 		return err
 	}
 	if doc, err = replace(doc, markBegin, markEnd, r.markdown()); err == nil {
-		doc, err = replace(doc, deploysBegin, deploysEnd, r.deploys.markdown())
+		doc, err = replace(doc, deploysBegin, deploysEnd, r.compared())
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -186,7 +191,7 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "above\n" + markBegin + r.markdown() + markEnd + "\nbetween\n" + deploysBegin + r.deploys.markdown() + deploysEnd + "\nbelow\n"
+	want := "above\n" + markBegin + r.markdown() + markEnd + "\nbetween\n" + deploysBegin + r.compared() + deploysEnd + "\nbelow\n"
 	if string(b) != want {
 		t.Errorf("got %s\nwant %s", b, want)
 	}
@@ -225,7 +230,7 @@ func TestDocument(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatal(errNoMarks)
 	}
-	if !strings.Contains(string(b), deploysBegin+"| Site, latency | Step | ours |") {
+	if _, deploys, _ := strings.Cut(string(b), deploysBegin); !strings.Contains(deploys, "\n| Site, latency | Step | ours |") {
 		t.Error("no table of deploys; make bench writes it")
 	}
 	for _, name := range order() {
