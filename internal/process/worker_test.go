@@ -31,7 +31,7 @@ type worker struct {
 // startWorker runs a script in a worker, and returns when it has said "up".
 func startWorker(t *testing.T, r *process.Runner, program, script string) *worker {
 	t.Helper()
-	c, _ := shell(t, "")
+	c, said := shell(t, "")
 	keeper := r.Keeper
 	if r.Wall == process.WallUsers {
 		keeper = r.Setuid
@@ -58,7 +58,11 @@ func startWorker(t *testing.T, r *process.Runner, program, script string) *worke
 		w.done <- err
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
-	<-up
+	select {
+	case <-up:
+	case <-ended:
+		t.Fatalf("the worker ended: %v, %s", <-w.done, said)
+	}
 	text, err := os.ReadFile(filepath.Join(c.Dir, "pid"))
 	if err != nil {
 		t.Fatal(err)

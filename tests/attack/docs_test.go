@@ -73,7 +73,7 @@ func TestEnoughAttacks(t *testing.T) {
 
 func markdown() string {
 	var b strings.Builder
-	b.WriteString("| attack | bubblewrap | users | landlock | stopped without a wall by |\n|---|---|---|---|---|\n")
+	b.WriteString("| attack | " + strings.Join(walls()[1:], " | ") + " | stopped by what is no wall |\n|---|---|---|---|---|---|\n")
 	var notes []row
 	for _, r := range rows() {
 		fmt.Fprintf(&b, "| %s", r.what)
@@ -87,7 +87,7 @@ func markdown() string {
 	}
 	b.WriteString("\nWhat a wall leaves open:\n\n")
 	for _, r := range notes {
-		fmt.Fprintf(&b, "- %s (%s): %s\n", r.what, strings.Join(r.open, ", "), r.note)
+		fmt.Fprintf(&b, "- %s (%s): %s\n", r.what, strings.Join(r.open, "; "), r.note)
 	}
 	return b.String()
 }
@@ -98,6 +98,8 @@ func (r row) cell(wall string) string {
 		return "–"
 	case slices.Contains(r.open, wall):
 		return "**does not stop it**"
+	case r.other != "":
+		return "stopped"
 	}
 	return "stops it"
 }

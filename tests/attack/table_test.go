@@ -17,11 +17,12 @@ type row struct {
 const (
 	bubblewrap = "bubblewrap"
 	users      = "users"
+	bare       = "users, no Landlock" // as on Fargate
 	landlock   = "landlock"
 )
 
 // walls are those that each row is tried against.
-func walls() []string { return []string{"off", bubblewrap, users, landlock} }
+func walls() []string { return []string{"off", bubblewrap, users, bare, landlock} }
 
 func rows() []row { return append(append(wallRows(), otherRows()...), workerRows()...) }
 
@@ -37,13 +38,13 @@ func wallRows() []row {
 		{what: "Freeze the keeper", outcomes: []string{"keeper_stop"}},
 		{what: "Read the environment or the memory of another project's job, and its token for the model", outcomes: []string{"victim_environ", "victim_memory"}},
 		{what: "Signal or trace another project's job", outcomes: []string{"victim_signal", "victim_ptrace"}},
-		{what: "Call the model by another job's gateway, with a token that leaked", outcomes: []string{"gateway_other_job"}},
+		{what: "Call the model by another job's gateway, with a token that leaked", outcomes: []string{"gateway_other_job"}, open: []string{bare}, note: "The token does not leak: the attack above that would get it is stopped."},
 		{what: "Read memory that processes of the worker's user share", outcomes: []string{"shared_memory"}},
-		{what: "Read the arguments of other programs", outcomes: []string{"arguments"}, open: []string{users, landlock}, note: "The worker gives no program a secret as an argument."},
+		{what: "Read the arguments of other programs", outcomes: []string{"arguments"}, open: []string{users, bare, landlock}, note: "The worker gives no program a secret as an argument."},
 		{what: "Read or change another project's checkout", outcomes: []string{"victim_site_read", "victim_site_write", "build_victim_site_read", "config_victim_site_read", "postinstall_victim_site_read"}},
 		{what: "Read another project's running job, or its conversations", outcomes: []string{"victim_job_read", "victim_transcript"}},
 		{what: "Read another project's repository, or poison its packages", outcomes: []string{"victim_repository", "victim_cache_write"}},
-		{what: "List which projects have a workspace here", outcomes: []string{"workspaces_list"}},
+		{what: "List which projects have a workspace here", outcomes: []string{"workspaces_list"}, open: []string{bare}, note: "The ids are seen, and nothing else. Give the directory of all workspaces mode 0711."},
 		{what: "Change what the worker remembers of the project: whose it is, which command the checkout is for", outcomes: []string{"own_state_write", "own_owner_write", "build_own_state_write", "config_own_state_write", "postinstall_own_state_write"}},
 		{what: "Change modes and times of the worker's files", outcomes: []string{"own_state_modes"}, open: []string{landlock}, note: "It reads and writes none of them, and can keep the worker from them: a denial of service across projects. Prefer another wall where projects do not trust each other."},
 		{what: "Read the project's other conversations, or write to its store of packages", outcomes: []string{"own_conversations", "own_cache_write"}},
@@ -51,10 +52,10 @@ func wallRows() []row {
 		{what: "Put a link in the place of the checkout or the job's directory", outcomes: []string{"site_replaced", "job_replaced"}},
 		{what: "Read or write the home of the worker's user", outcomes: []string{"home_read", "home_write"}},
 		{what: "Write to the journal, or to the live site", outcomes: []string{"journal_write", "live_site_write"}},
-		{what: "Leave files in /tmp and /dev/shm for the next project", outcomes: []string{"temporary_files"}},
-		{what: "Connect to other servers on loopback: emulators, another worker's gateway, the model's service", outcomes: []string{"loopback", "build_loopback", "config_loopback", "postinstall_loopback"}},
-		{what: "Connect to the metadata service, 169.254.169.254", outcomes: []string{"metadata", "build_metadata", "config_metadata", "postinstall_metadata"}},
-		{what: "Connect to a host outside, by TCP", outcomes: []string{"outside_tcp", "build_outside_tcp", "config_outside_tcp", "postinstall_outside_tcp"}},
+		{what: "Leave files in /tmp and /dev/shm for the next project", outcomes: []string{"temporary_files"}, open: []string{bare}, note: "Mount nothing there that programs of several projects trust."},
+		{what: "Connect to other servers on loopback: emulators, another worker's gateway, the model's service", outcomes: []string{"loopback", "build_loopback", "config_loopback", "postinstall_loopback"}, open: []string{bare}, note: "Let nothing listen on loopback in the container that asks for no password."},
+		{what: "Connect to the metadata service, 169.254.169.254", outcomes: []string{"metadata", "build_metadata", "config_metadata", "postinstall_metadata"}, open: []string{bare}, note: "Block it outside of the container where it exists: on EC2, a hop limit of 1. The task's credentials on ECS are at 169.254.170.2, and need a path that the worker alone knows."},
+		{what: "Connect to a host outside, by TCP", outcomes: []string{"outside_tcp", "build_outside_tcp", "config_outside_tcp", "postinstall_outside_tcp"}, open: []string{bare}, note: "Let a security group close all but what the worker needs."},
 		{what: "Send to a host outside by UDP, as a name server would be asked", outcomes: []string{"outside_udp"}},
 		{what: "Connect to a unix socket of the machine, with or without a name in the file system", outcomes: []string{"unix_socket", "abstract_socket"}},
 		{what: "Have the setuid keeper run a program as another project", outcomes: []string{"keeper_as_victim"}},

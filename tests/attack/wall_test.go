@@ -104,6 +104,7 @@ func (w *world) assault(wall string) map[string]outcome {
 	w.model.Play("hold", Bash(": victim-waits-"+w.mark+"; until [ -e go ]; do sleep 0.1; done"), Say("Done."))
 	w.model.Play("hostile call", Say("You called."))
 
+	wall, w.oldKernel = strings.CutSuffix(wall, ", no Landlock")
 	p := w.start("SANDBOX=" + wall)
 	victim := command{w.project("amelia"), "scott", w.front.url("victim.git"), "t", "c-1", "remember " + w.secrets["transcript"]}
 	if out := p.do(victim); !out.Success {

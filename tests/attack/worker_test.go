@@ -48,8 +48,12 @@ func (w *world) start(env ...string) *worker {
 		w.must(os.Chmod(fifo, 0o666))
 	}
 	p := &worker{w: w, answers: make(chan protocol.OutputMessage, 100), ended: make(chan struct{})}
-	p.cmd = exec.Command("unshare", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", "--", //nolint:noctx // the clean-up ends it
-		"setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--", "sh", "-c", launch)
+	words := []string{"--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", "--"}
+	if w.oldKernel {
+		words = append(words, programs.hostile, "old-kernel")
+	}
+	words = append(words, "/usr/bin/setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--", "sh", "-c", launch)
+	p.cmd = exec.Command("unshare", words...) //nolint:noctx // the clean-up ends it
 	p.cmd.Dir, p.cmd.Stderr, p.cmd.WaitDelay = w.home, p, time.Second
 	p.cmd.Env = append([]string{
 		"WORKER=" + programs.worker, "HOSTILE=" + programs.hostile, "STATE=" + w.state, "HEARTBEAT_FILE=" + fifo,

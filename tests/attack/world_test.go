@@ -40,6 +40,8 @@ type world struct {
 	mark  string // a name that no other world has
 	// network is the world's. A test of a test has a thread of its own.
 	network *os.File
+	// oldKernel is set if the worker's kernel has no Landlock.
+	oldKernel bool
 
 	dir, home, state, sockets string
 	secrets                   map[string]string

@@ -7,6 +7,7 @@
 //	hostile build PLAN     what `npm run build` runs; so do config and postinstall
 //	hostile decoy SECRET   another process of the worker's user, for the worker's side
 //	hostile linger FILE    outlives whoever starts it, and writes
+//	hostile old-kernel PROGRAM ARGUMENTS, where there is no Landlock; as root
 //	hostile fork N, hostile memory MIB, hostile disk MIB
 //
 // PLAN is a file with what the attacker knows, in JSON. Each outcome is a line of
@@ -69,6 +70,9 @@ func main() {
 }
 
 func run(args []string) error {
+	if len(args) > 1 && args[0] == "old-kernel" {
+		return oldKernel(args[1:])
+	}
 	if len(args) != 2 {
 		return fmt.Errorf("usage: hostile WHAT ARGUMENT, not %q", args)
 	}

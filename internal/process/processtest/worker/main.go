@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ func main() {
 	case errors.Is(err, process.ErrSilence):
 		os.Exit(3)
 	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
@@ -43,7 +45,7 @@ func run(args []string) error {
 		r.Keeper = words
 	}
 	_, err = r.Run(context.Background(), process.Command{
-		Path: "sh", Args: []string{"-c", script}, Dir: dir, Env: append(process.Environ(os.Environ(), nil), mark, "TMPDIR="+dir), Stdout: os.Stdout,
+		Path: "sh", Args: []string{"-c", script}, Dir: dir, Env: append(process.Environ(os.Environ(), nil), mark, "TMPDIR="+dir), Stdout: os.Stdout, Stderr: os.Stderr,
 		Access: &process.Access{Pair: "shop#" + mark, Write: []string{dir}},
 	})
 	return err
