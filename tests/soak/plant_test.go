@@ -74,9 +74,10 @@ func oldSideBranches(ctx context.Context, dir string) string {
 	return out
 }
 
-// plantUntil plants, sends a command, and looks what is left when its worker has let
-// go of the project; again and again until the end, and once at least.
-func (s *soak) plantUntil(stop <-chan struct{}, p *planted, things func(context.Context, *planted, string) ([]string, error)) {
+// plant plants, sends a command, and looks what is left when its worker has let go of
+// the project; again and again until nearly all commands are answered, and once at
+// least.
+func (s *soak) plant(p *planted, things func(context.Context, *planted, string) ([]string, error)) {
 	ctx, dir := s.t.Context(), s.dir(p.Project)
 	if !s.carryOut(p.Project) { // so that there is a directory
 		return
@@ -104,11 +105,10 @@ func (s *soak) plantUntil(stop <-chan struct{}, p *planted, things func(context.
 		for kind := range before {
 			s.trimmed[kind]++
 		}
+		nearlyDone := s.answered*10 >= s.commands*9
 		s.mu.Unlock()
-		select {
-		case <-stop:
+		if nearlyDone {
 			return
-		default:
 		}
 	}
 }

@@ -89,7 +89,7 @@ func newSoak(t *testing.T, commands, projects int, sandbox string) *soak {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	s.Platform = platform.New(t, platform.Options{
-		Program: binary, Unlogged: sandbox != "off", Idle: 500 * time.Millisecond, Lease: 9 * time.Second, Renewal: 2 * time.Second, Sweep: 2 * time.Second, Visibility: 9 * time.Second,
+		Program: binary, Unlogged: sandbox != "off", Idle: 500 * time.Millisecond, Lease: 9 * time.Second, Renewal: 2 * time.Second, Sweep: time.Second, Visibility: 9 * time.Second,
 		Env: []string{"MAX_CLAIMS=8", "LOG_LEVEL=info", "ASSET_GRACE=" + assetGrace.String(), "SANDBOX=" + sandbox},
 	})
 	for i := range projects {
@@ -99,7 +99,7 @@ func newSoak(t *testing.T, commands, projects int, sandbox string) *soak {
 		s.slots = append(s.slots, s.StartWorker())
 	}
 	for _, w := range s.slots {
-		s.awaitBegun(w)
+		s.awaitLooks(w, 1)
 	}
 	return s
 }
@@ -117,8 +117,8 @@ func (s *soak) run() {
 	stop := make(chan struct{})
 	var beside sync.WaitGroup
 	beside.Go(func() { s.watch(stop) })
-	beside.Go(func() { s.plantUntil(stop, old, oldThings) })
-	beside.Go(func() { s.plantUntil(stop, large, largeThings) })
+	beside.Go(func() { s.plant(old, oldThings) })
+	beside.Go(func() { s.plant(large, largeThings) })
 	s.load()
 	s.took = time.Since(s.begun)
 	close(stop)
@@ -185,8 +185,7 @@ func (s *soak) dir(j *platform.Project) string {
 func (s *soak) end() {
 	fresh := s.StartWorker()
 	s.slots = append(s.slots, fresh)
-	s.awaitBegun(fresh)
-	platform.Wait(time.Second) // it has asked for work by then
+	s.awaitLooks(fresh, 2) // then it is at rest, and waits for work
 	for _, w := range s.slots[1:] {
 		f, err := processOf(w.Pid())
 		if err != nil {
@@ -213,10 +212,10 @@ func (s *soak) end() {
 	s.checkJournal()
 }
 
-// awaitBegun waits until a worker has looked for dead owners.
-func (s *soak) awaitBegun(w *platform.Worker) {
+// awaitLooks waits until a worker has looked for dead owners so often.
+func (s *soak) awaitLooks(w *platform.Worker, often int) {
 	s.t.Helper()
-	for late := time.Now().Add(patience); !strings.Contains(w.Log(), `"msg":"metrics"`); {
+	for late := time.Now().Add(patience); strings.Count(w.Log(), `"sweeps":1`) < often; {
 		if !w.Alive() || time.Now().After(late) {
 			s.t.Fatalf("the worker has not begun:\n%s", w.Log())
 		}
