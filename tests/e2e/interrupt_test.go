@@ -62,6 +62,8 @@ func TestInterrupted(t *testing.T) {
 			} else {
 				t.Logf("tree of %d processes gone after %v", len(tree), took)
 			}
+			w.awaitRequest(t, next)
+			t.Logf("the newer command's first request of the model after %v", time.Since(sent))
 			first, second := p.answer(), p.answer()
 			p.finish()
 			if first.CommandID != "c-old-"+id || first.Success || !first.Interrupted || first.ErrorCode != protocol.Interrupted {
@@ -95,6 +97,19 @@ func (w *world) await(t *testing.T, name string) {
 		case <-time.After(5 * time.Millisecond):
 		case <-end:
 			t.Fatalf("%s did not appear in the checkout", name)
+		}
+	}
+}
+
+// awaitRequest waits until the model is asked about an instruction.
+func (w *world) awaitRequest(t *testing.T, instruction string) {
+	t.Helper()
+	end := time.After(patience)
+	for !w.sawConversation(instruction, "interrupted") {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-end:
+			t.Fatalf("the model is not asked about %q", instruction)
 		}
 	}
 }
