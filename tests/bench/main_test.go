@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	if flag.Lookup("test.bench").Value.String() == "" {
 		os.Exit(code)
 	}
-	fmt.Printf("\n%s\n%s\n", results.markdown(), results.compared())
+	fmt.Printf("\n%s\n%s\n", results.markdown(""), results.compared())
 	if *update {
 		if err := results.write(document); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -54,29 +54,39 @@ type row struct {
 
 // report is filled by the benchmarks, one after the other.
 type report struct {
-	head    string
+	head    string // when and on what
+	when    string // the same, short: when, which commit, and the load
 	rows    map[string]row
 	deploys deployTable
 }
 
 // begun notes what the figures depend on.
 func (r *report) begun(now time.Time) {
+	date, commit, busy := now.UTC().Format("2006-01-02 15:04 MST"), revision(), load()
 	r.head = fmt.Sprintf("%s, %s, %d cores (%s), %s %s/%s; load average at the start %s",
-		now.UTC().Format("2006-01-02 15:04 MST"), revision(), runtime.NumCPU(), processor(), runtime.Version(), runtime.GOOS, runtime.GOARCH, load())
+		date, commit, runtime.NumCPU(), processor(), runtime.Version(), runtime.GOOS, runtime.GOARCH, busy)
+	r.when = fmt.Sprintf("%s, %s, load %s", date, commit, strings.Fields(busy + " ?")[0])
 }
 
 func (r *report) set(name string, measured row) { r.rows[name] = measured }
 
-// markdown is the table. A row that has not been measured says so.
-func (r *report) markdown() string {
+// markdown is the table. A row that was not measured now is as it was before, with
+// its time; one that never was says so.
+func (r *report) markdown(before string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured %s.\n\n| What | Figure | Against | Runs |\n|---|---|---|---|\n", r.head)
+	b.WriteString("| What | Figure | Against | Runs | Measured |\n|---|---|---|---|---|\n")
 	for _, name := range order() {
 		got, ok := r.rows[name]
-		if !ok {
-			got = row{figure: "not measured: its benchmark failed or was left out"}
+		_, rest, had := strings.Cut(before, "\n| "+name+" | ")
+		switch {
+		case ok:
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", name, got.figure, got.against, got.runs, r.when)
+		case had:
+			line, _, _ := strings.Cut(rest, "\n")
+			fmt.Fprintf(&b, "| %s | %s\n", name, line)
+		default:
+			fmt.Fprintf(&b, "| %s | not measured | | | |\n", name)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, got.figure, got.against, got.runs)
 	}
 	return b.String()
 }
@@ -102,7 +112,9 @@ func (r *report) write(name string) error {
 	if err != nil {
 		return err
 	}
-	if doc, err = replace(doc, markBegin, markEnd, r.markdown()); err == nil {
+	_, before, _ := strings.Cut(string(doc), markBegin)
+	before, _, _ = strings.Cut(before, markEnd)
+	if doc, err = replace(doc, markBegin, markEnd, r.markdown(before)); err == nil && len(r.deploys.rows) > 0 {
 		doc, err = replace(doc, deploysBegin, deploysEnd, r.compared())
 	}
 	if err != nil {
@@ -171,14 +183,14 @@ func spread(all []time.Duration, unit time.Duration, decimals int) string {
 
 func TestReport(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "doc.md")
-	r := report{head: "today", rows: map[string]row{}}
+	r := report{head: "today", when: "today", rows: map[string]row{}}
 	if err := os.WriteFile(file, []byte("none"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.write(file); !errors.Is(err, errNoMarks) {
 		t.Errorf("a document without marks: %v", err)
 	}
-	if err := os.WriteFile(file, []byte("above\n"+markBegin+"old\n"+markEnd+"\nbetween\n"+deploysBegin+deploysEnd+"\nbelow\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("above\n"+markBegin+"| What |\n| "+receiveOne+" | 1 | 2 | 3 | yesterday |\n| gone | 1 | 2 | 3 | yesterday |\n"+markEnd+"\nbetween\n"+deploysBegin+deploysEnd+"\nbelow\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.set(memory, row{"30 MB", "40 MB", "2"})
@@ -191,12 +203,18 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "above\n" + markBegin + r.markdown() + markEnd + "\nbetween\n" + deploysBegin + r.compared() + deploysEnd + "\nbelow\n"
-	if string(b) != want {
-		t.Errorf("got %s\nwant %s", b, want)
+	text := string(b)
+	for _, want := range []string{
+		"above\n" + markBegin, markEnd + "\nbetween\n" + deploysBegin + deploysEnd + "\nbelow\n",
+		"| " + memory + " | 30 MB | 40 MB | 2 | today |\n", "| " + startUp + " | not measured",
+		"| " + receiveOne + " | 1 | 2 | 3 | yesterday |\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q in\n%s", want, text)
+		}
 	}
-	if text := string(b); !strings.Contains(text, "| "+memory+" | 30 MB | 40 MB | 2 |\n") || !strings.Contains(text, "| "+startUp+" | not measured") {
-		t.Errorf("rows are missing in %s", b)
+	if strings.Contains(text, "gone") {
+		t.Errorf("a row without a benchmark stays in\n%s", text)
 	}
 }
 
