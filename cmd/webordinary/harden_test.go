@@ -11,7 +11,7 @@ import (
 )
 
 // TestNobodyLooksInside runs a worker without privileges, with an agent that is the
-// same user and tries to read what the worker and its keeper have in /proc.
+// same user, without a wall, and tries to read what the worker and its keeper have in /proc.
 func TestNobodyLooksInside(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("it needs root, to become somebody else")
@@ -38,7 +38,7 @@ exit 1
 	}
 	cmd := exec.CommandContext(t.Context(), binary, "demo", "--dir", filepath.Join(dir, "demo"), "--output", "json")
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "AGENT=command", "AGENT_COMMAND=" + agent, "GITHUB_TOKEN=ghp_secretOfTheWorker", "MAX_ATTEMPTS=1"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "AGENT=command", "AGENT_COMMAND=" + agent, "GITHUB_TOKEN=ghp_secretOfTheWorker", "MAX_ATTEMPTS=1", "SANDBOX=off"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), `"errorCode":"agent_failed"`) {
