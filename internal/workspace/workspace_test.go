@@ -608,11 +608,14 @@ func TestFrozenWorker(t *testing.T) {
 }
 
 // TestObjectBomb opens a repository with a blob that is small in a pack and large in
-// memory: it is git that ends, and not the worker that grows.
+// memory, where git has to put it together from another: it is git that ends, and not
+// the worker that grows.
 func TestObjectBomb(t *testing.T) {
 	f := setUp(t)
 	const size = 100 << 20
 	f.Commit(t, "site.git", "main", "A bomb", map[string]string{"bomb.bin": strings.Repeat("\x00", size)})
+	f.Commit(t, "site.git", "main", "Another", map[string]string{"bomb.bin": strings.Repeat("\x00", size-1) + "x"})
+	f.remote("-c", "core.bigFileThreshold=1g", "repack", "-a", "-d", "-f", "-q")
 	f.store = workspace.New(workspace.Config{
 		Root: f.root, Runner: processtest.Runner(t), Env: processtest.Env(t), Token: gitserver.Token, AllowedHosts: []string{f.Host}, GitMemory: size / 2,
 	})
