@@ -94,7 +94,8 @@ type Config struct {
 	// CreateProgress publishes progress also where nobody made a queue for it;
 	// publishing is to create it then.
 	CreateProgress bool
-	// Metrics takes what is measured, a line of JSON in each Write; nil means
+	// Metrics takes what is measured, a line of JSON in each Write, one after the
+	// other; nil means
 	// nothing is written.
 	Metrics io.Writer
 	// Redact removes secrets from what is logged; nil means nothing is.
@@ -138,6 +139,7 @@ func New(c Config) (*Router, error) {
 	if c.Metrics == nil {
 		c.Metrics = io.Discard
 	}
+	c.Metrics = &lines{to: c.Metrics}
 	if c.Busy == nil {
 		c.Busy = func(bool) {}
 	}
@@ -291,4 +293,17 @@ func classify(err error, pause time.Duration) error {
 		return middleware.RetryAfter(err, pause)
 	}
 	return err
+}
+
+// lines passes one Write at a time on, as several handlers write.
+type lines struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.to.Write(p)
 }
