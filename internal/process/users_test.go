@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -331,7 +332,9 @@ func TestUsersEndsAll(t *testing.T) {
 		}
 	}
 	before := stranger()
-	h.must("true")
+	if got := h.must("grep State: /proc/" + strconv.Itoa(before.Process.Pid) + "/status"); !strings.Contains(got, "zombie") {
+		t.Errorf("it runs beside the next child: %s", got)
+	}
 	killed(before)
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -371,6 +374,15 @@ func TestUsersMend(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
+}
+
+// The setuid keeper is told what to run by the pipe that then has the heartbeat,
+// for as long as it takes.
+func TestUsersHeartbeat(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	h.runner.Silence, h.runner.Heartbeat = time.Second, 50*time.Millisecond
+	h.must("sleep 7")
 }
 
 // TestUsersStubborn has nothing of a tree left that is hard to kill.

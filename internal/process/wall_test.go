@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -147,7 +148,7 @@ func TestNoWall(t *testing.T) {
 // BenchmarkRun measures what keeper and wall add to a child that does nothing. On a
 // busy machine the best time says most.
 func BenchmarkRun(b *testing.B) {
-	r, dir := processtest.Runner(b), b.TempDir()
+	dir := processtest.Dir(b)
 	measure := func(name string, f func() error) {
 		b.Run(name, func(b *testing.B) {
 			best := time.Hour
@@ -163,14 +164,14 @@ func BenchmarkRun(b *testing.B) {
 	}
 	measure("by_hand", func() error { return exec.CommandContext(b.Context(), "/bin/true").Run() })
 	for _, wall := range processtest.Walls() {
-		r.Wall = wall
+		r := processtest.RunnerBehind(b, wall)
 		measure(string(wall), func() error {
 			_, err := r.Run(b.Context(), process.Command{
-				Path: "/bin/true", Dir: dir, Access: &process.Access{Write: []string{dir}, Proxy: "127.0.0.1:20009"},
+				Path: "/bin/true", Dir: dir, Access: &process.Access{Pair: "bench#" + rand.Text(), Write: []string{dir}, Proxy: "127.0.0.1:20009"},
 			})
 			return err
 		})
-		if wall != process.WallOff {
+		if wall != process.WallOff && wall != process.WallUsers { // whose probe wants a worker that is not root
 			measure(string(wall)+"_probe", func() error { return r.Probe(b.Context(), r.Keeper) })
 		}
 	}

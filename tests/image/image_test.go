@@ -217,7 +217,8 @@ echo "zombies: $(grep -h '^State:' /proc/[0-9]*/status | grep -c Z); process 1: 
 // the worker as process 1, with a child that it did not start.
 func TestOneWholeCommand(t *testing.T) {
 	c := newContainer(t)
-	env := append(c.npmEnv(), "AGENT=command", "AGENT_COMMAND="+c.add("agent", []byte(agent), 0o755))
+	// Without a wall, so that the agent sees process 1.
+	env := append(c.npmEnv(), "SANDBOX=off", "AGENT=command", "AGENT_COMMAND="+c.add("agent", []byte(agent), 0o755))
 	code, stdout, stderr := c.run(env, "sh", "-c", "true & exec webordinary demo --output json --dir /workspace/demo 'Make it green'")
 	var out protocol.OutputMessage
 	if err := json.Unmarshal([]byte(stdout), &out); err != nil || code != 0 || !out.Success {
