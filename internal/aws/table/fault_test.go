@@ -1,6 +1,7 @@
 package table_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -55,6 +56,25 @@ func lost(r *http.Request, via http.RoundTripper) (*http.Response, error) {
 	}
 	return nil, netError{errReset}
 }
+
+// half is a request that is met, and whose answer ends in the middle.
+func half(r *http.Request, via http.RoundTripper) (*http.Response, error) {
+	resp, err := via.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body[:len(body)/2]), ends{}))
+	return resp, nil
+}
+
+// ends is a stream that breaks off.
+type ends struct{}
+
+func (ends) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 // hang is a request that nobody answers.
 func hang(r *http.Request, _ http.RoundTripper) (*http.Response, error) {
@@ -133,7 +153,7 @@ func TestAFaultIsNotAFailure(t *testing.T) {
 	fence := take(t, tables.Claims(), "a#b")
 	records := tables.Journal()
 	for name, f := range map[string]fault{
-		"cut": cut, "lost": lost, "broken": broken, "gone": gone, "throttled": throttled, "exceeded": exceeded,
+		"cut": cut, "lost": lost, "half": half, "broken": broken, "gone": gone, "throttled": throttled, "exceeded": exceeded,
 		"conflicts": conflicts, "throttles": throttles, "inProgress": inProgress,
 	} {
 		t.Run(name, func(t *testing.T) {

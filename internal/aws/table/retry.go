@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"time"
 
@@ -28,14 +29,14 @@ const (
 )
 
 // newRetryer returns the SDK's retryer, which knows throttling, failures of the
-// service and of the network, with three changes: it also tries again when
-// another write was under way, it does so within milliseconds, and it has no
-// quota, which an outage would use up.
+// service and of the network, with four changes: it also tries again when
+// another write was under way, and when an answer ends in the middle; it does so
+// within milliseconds; and it has no quota, which an outage would use up.
 func newRetryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = quickTries
 		o.RateLimiter = ratelimit.None
-		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(collided)}, o.Retryables...)
+		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(collided), retry.IsErrorRetryableFunc(broke)}, o.Retryables...)
 		o.Backoff = retry.BackoffDelayerFunc(pause)
 	})
 }
@@ -49,6 +50,14 @@ func pause(attempt int, err error) (time.Duration, error) {
 	}
 	longest = min(longest, time.Second)
 	return longest/2 + rand.N(longest/2), nil //nolint:gosec // it spreads load and guards nothing
+}
+
+// broke reports whether an answer ended in the middle.
+func broke(err error) aws.Ternary {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return aws.TrueTernary
+	}
+	return aws.UnknownTernary
 }
 
 // collided reports whether a write failed because another one of the same item
