@@ -159,7 +159,7 @@ func TestIDsFindEveryLineOfACommand(t *testing.T) {
 			t.Errorf("a line without the ids: %v", l)
 		}
 	}
-	if said["step"] != 6 || said["tool"] == 0 || said["metrics"] != 8 || said["agent was denied a tool"] == 0 {
+	if said["step"] != 7 || said["tool"] == 0 || said["metrics"] != 9 || said["agent was denied a tool"] == 0 {
 		t.Errorf("lines: %v", said)
 	}
 }
