@@ -95,8 +95,7 @@ type Config struct {
 	// publishing is to create it then.
 	CreateProgress bool
 	// Metrics takes what is measured, a line of JSON in each Write, one after the
-	// other; nil means
-	// nothing is written.
+	// other; nil means nothing is written.
 	Metrics io.Writer
 	// Redact removes secrets from what is logged; nil means nothing is.
 	Redact func(string) string
