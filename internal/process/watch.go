@@ -14,7 +14,7 @@ import (
 const (
 	watchTree = 250 * time.Millisecond // memory and processes
 	watchDisk = time.Second            // what is left
-	walkEvery = 30 * time.Second       // what is used, by looking at each file
+	walkEvery = 5 * time.Second        // what is used, by looking at each file
 	walkShare = 20                     // a walk takes one part of so many of the time
 	growth    = 8                      // one part of so many of a limit, since the last walk, makes it come sooner
 )
