@@ -28,8 +28,10 @@ func (s *Store) directory(r Request) (*Workspace, error) {
 	if found.RepoURL == "" && r.RepoURL == "" {
 		return nil, &Error{Code: "repo_missing", Reason: "this project has no workspace yet; send repoUrl with the instruction"}
 	}
+	old := &Workspace{store: s, dir: w.dir}
 	if found.RepoURL != "" && r.RepoURL != "" && found.RepoURL != r.RepoURL {
-		if err := os.Rename(w.dir, s.asideName(w.dir)); err != nil {
+		old.dir = s.asideName(w.dir)
+		if err := os.Rename(w.dir, old.dir); err != nil {
 			return nil, fmt.Errorf("set the old workspace aside: %w", err)
 		}
 		found = owner{}
@@ -38,6 +40,7 @@ func (s *Store) directory(r Request) (*Workspace, error) {
 		if err := w.create(); err != nil {
 			return nil, err
 		}
+		linkKept(old.Cache(), w.Cache()) // a repository that moved has the packages that it had
 		if err := w.writeState("owner.json", own); err != nil {
 			return nil, err
 		}

@@ -521,9 +521,16 @@ func TestAnotherRepositorySetsTheOldOneAside(t *testing.T) {
 	f := setUp(t)
 	w := f.open(f.request("1", "c1"))
 	f.write(w, "old.txt", "x")
+	const kept = "node_modules-x.tar"
+	if err := os.WriteFile(filepath.Join(w.Cache(), kept), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r := f.request("1", "c2")
 	r.RepoURL = f.Create(t, "second.git", map[string]string{"second.txt": "x"})
 	w = f.open(r)
+	if _, err := os.Stat(filepath.Join(w.Cache(), kept)); err != nil {
+		t.Error("the packages that were kept:", err)
+	}
 	if _, err := os.Stat(filepath.Join(w.Site(), "second.txt")); err != nil {
 		t.Error(err)
 	}

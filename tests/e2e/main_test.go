@@ -14,6 +14,7 @@ import (
 
 // tools are the programs under test. TestMain makes them.
 type tools struct {
+	dir    string // of what all tests share
 	binary string // webordinary
 	faulty string // the same, with -tags faults
 	claude string
@@ -43,7 +44,7 @@ func prepare(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
-	programs = tools{binary: filepath.Join(dir, "webordinary"), faulty: filepath.Join(dir, "webordinary-faults"), claude: claude}
+	programs = tools{dir: dir, binary: filepath.Join(dir, "webordinary"), faulty: filepath.Join(dir, "webordinary-faults"), claude: claude}
 	for _, args := range [][]string{
 		{"build", "-o", programs.binary, "../../cmd/webordinary"},
 		{"build", "-tags", "faults", "-o", programs.faulty, "../../cmd/webordinary"},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -20,7 +21,7 @@ import (
 	"github.com/webordinary/claude-code-container/internal/process/processtest"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/tests/gitserver"
-	"github.com/webordinary/claude-code-container/tests/modelserver"
+	. "github.com/webordinary/claude-code-container/tests/modelserver" //nolint:revive // the scripts read like scripts
 )
 
 const (
@@ -32,16 +33,71 @@ const (
 // world is all that is around the worker.
 type world struct {
 	git   *gitserver.Server
-	model *modelserver.Server
+	model *Server
 	repo  string // URL
 	dir   string // of the worker
 	env   []string
 	as    []string // the words before the worker's program that make it another user
 }
 
+// newWorld is a world whose worker has kept the site's packages: its project has
+// moved to the repository from another one.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{git: gitserver.Start(t), model: modelserver.Start(t), dir: filepath.Join(t.TempDir(), "demo")}
+	w := coldWorld(t)
+	cache := w.cache()
+	owner := filepath.Join(filepath.Dir(cache), "owner.json")
+	if err := errors.Join(
+		os.MkdirAll(cache, 0o750), os.CopyFS(cache, os.DirFS(keptPackages(t))),
+		os.WriteFile(owner, []byte(`{"projectId":"amelia","userId":"scott","repoUrl":"https://moved.invalid/site.git"}`), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// cache is where the worker keeps what it may lose.
+func (w *world) cache() string {
+	return filepath.Join(w.dir, "workspace", "amelia-scott", "worker", "cache")
+}
+
+var keep struct {
+	once sync.Once
+	dir  string
+}
+
+// keptPackages is a directory with the site's packages, as the first worker to be
+// asked kept them.
+func keptPackages(t *testing.T) string {
+	t.Helper()
+	keep.once.Do(func() {
+		w := coldWorld(t)
+		w.model.Play("look", Say("Looked."))
+		p := w.start(t)
+		if out := p.do(w.message("t-1", "c-1", "look")); !out.Success {
+			t.Fatalf("answer %+v", out)
+		}
+		p.finish()
+		kept, err := filepath.Glob(filepath.Join(w.cache(), "node_modules-*.tar"))
+		if err != nil || len(kept) != 1 {
+			t.Fatalf("the worker kept %v, %v; want one tree of packages", kept, err)
+		}
+		dir := filepath.Join(programs.dir, "packages")
+		if err := errors.Join(os.Mkdir(dir, 0o750), os.Rename(kept[0], filepath.Join(dir, filepath.Base(kept[0])))); err != nil {
+			t.Fatal(err)
+		}
+		keep.dir = dir
+	})
+	if keep.dir == "" {
+		t.Fatal("no packages were kept")
+	}
+	return keep.dir
+}
+
+// coldWorld is a world whose worker has to have npm fetch all packages.
+func coldWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{git: gitserver.Start(t), model: Start(t), dir: filepath.Join(t.TempDir(), "demo")}
 	files := map[string]string{}
 	site, err := fs.Sub(examples.Site, "site")
 	if err != nil {
