@@ -148,7 +148,7 @@ func TestFailingBuildThenAFix(t *testing.T) {
 }
 
 func TestRefusedMessages(t *testing.T) {
-	w := newWorld(t)
+	w := coldWorld(t)
 	with := func(key string, value any) map[string]any {
 		m := w.message("t-1", "c-"+key, "refuse")
 		if m[key] = value; value == nil {
