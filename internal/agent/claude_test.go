@@ -343,10 +343,10 @@ func TestClaudeLargeInstruction(t *testing.T) {
 // model may be silent, and that its end is the model's to deal with.
 func TestClaudeBoundsBash(t *testing.T) {
 	f := newFixture(t)
-	f.claude.Idle = 1500 * time.Millisecond
+	f.claude.Idle = 5 * time.Second // the CLI's start is in it
 	f.model.Play("thing", modelserver.Bash("sleep 1000"), modelserver.Say("done"))
 	if got, err := f.claude.Run(t.Context(), f.request("thing")); err != nil || got.Summary != "done" {
-		t.Errorf("got %+v, %v", got, err)
+		t.Fatalf("got %+v, %v", got, err)
 	}
 	if !f.model.Requests()[1].Says("timed out") {
 		t.Errorf("the model was told %q", f.model.Requests()[1].Last())
