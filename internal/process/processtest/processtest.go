@@ -2,9 +2,15 @@
 package processtest
 
 import (
+	"bytes"
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/webordinary/claude-code-container/internal/process"
@@ -50,22 +56,47 @@ func Dir(tb testing.TB) string {
 	return dir
 }
 
-// Build builds a program of this module, with build tags if there are any, and
-// returns its path. The go command's cache makes a second build quick.
+// Build gives a program of this module, built with build tags if there are any, and
+// returns its path. A test binary builds each once.
 func Build(tb testing.TB, pkg string, flags ...string) string {
 	tb.Helper()
+	args := append(append([]string{"build"}, flags...), pkg)
+	once, _ := programs.LoadOrStore(strings.Join(args, " "), sync.OnceValues(func() ([]byte, error) { return build(args) }))
+	program, err := once.(func() ([]byte, error))()
+	if err != nil {
+		tb.Fatal(err)
+	}
 	dir := tb.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil { // others shall run it
 		tb.Fatal(err)
 	}
 	out := filepath.Join(dir, filepath.Base(pkg))
-	args := append(append([]string{"build", "-o", out}, flags...), pkg)
-	cmd := exec.CommandContext(tb.Context(), "go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as the image does
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("go %v: %v\n%s", args, err, msg)
+	// Another process writes it: a child that we fork at that moment would have the
+	// file open for writing, and no program that is may be run.
+	install := exec.CommandContext(tb.Context(), "install", "-m", "755", "/dev/stdin", out)
+	install.Stdin = bytes.NewReader(program)
+	if msg, err := install.CombinedOutput(); err != nil {
+		tb.Fatalf("%v: %v\n%s", install.Args, err, msg)
 	}
 	return out
+}
+
+// programs are the contents of what was built, by the words of the go command.
+var programs sync.Map //nolint:gochecknoglobals // what all tests of a binary share
+
+func build(args []string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "build-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // it is below the directory of temporary files
+	out := filepath.Join(dir, "program")
+	cmd := exec.CommandContext(context.Background(), "go", slices.Insert(slices.Clone(args), 1, "-o", out)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as the image does
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("go %v: %w\n%s", args, err, msg)
+	}
+	return os.ReadFile(out)
 }
 
 // Env is a small environment for children of tests: PATH, and a HOME that is

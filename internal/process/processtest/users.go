@@ -3,6 +3,7 @@ package processtest
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -47,18 +48,9 @@ func NewUsers(tb testing.TB) Users {
 // The mode is as chmod(1) has it.
 func (u Users) Install(tb testing.TB, from, to string, mode uint32) {
 	tb.Helper()
-	body, err := os.ReadFile(from)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	perm := fs.FileMode(mode & 0o777)
-	if mode&0o4000 != 0 {
-		perm |= fs.ModeSetuid
-	}
-	for _, err := range []error{os.WriteFile(to, body, 0o700), os.Chown(to, 0, WorkerID), os.Chmod(to, perm)} {
-		if err != nil {
-			tb.Fatal(err)
-		}
+	install := exec.CommandContext(tb.Context(), "install", "-o", "0", "-g", strconv.Itoa(WorkerID), "-m", strconv.FormatUint(uint64(mode), 8), from, to)
+	if msg, err := install.CombinedOutput(); err != nil {
+		tb.Fatalf("%v: %v\n%s", install.Args, err, msg)
 	}
 }
 
