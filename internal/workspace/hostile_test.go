@@ -470,7 +470,7 @@ func TestLargeBlobTakesNoMemory(t *testing.T) {
 	gitserver.Git(t, f.Bare("site.git"), "config", "core.bigFileThreshold", "1m")
 	gitserver.Git(t, work, "clone", "--quiet", f.Bare("site.git"), ".")
 	big := filepath.Join(work, "big.bin")
-	if err := errors.Join(os.WriteFile(big, nil, 0o600), os.Truncate(big, 400<<20)); err != nil {
+	if err := errors.Join(os.WriteFile(big, nil, 0o600), os.Truncate(big, 200<<20)); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"add", "."}, {"-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "-m", "big"}, {"push", "--quiet", "origin", "HEAD:main"}} {
@@ -488,10 +488,10 @@ func TestLargeBlobTakesNoMemory(t *testing.T) {
 	if own-before > 64<<20 {
 		t.Errorf("the worker took %d MB", (own-before)>>20)
 	}
-	if child > 300<<20 {
+	if child > 150<<20 {
 		t.Errorf("a child took %d MB", child>>20)
 	}
-	if info, err := os.Stat(filepath.Join(w.Site(), "big.bin")); err != nil || info.Size() != 400<<20 {
+	if info, err := os.Stat(filepath.Join(w.Site(), "big.bin")); err != nil || info.Size() != 200<<20 {
 		t.Errorf("checked out: %v, %v", info, err)
 	}
 }
