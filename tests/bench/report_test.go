@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/webordinary/claude-code-container/internal/process"
 )
 
 // The rows of the table, in their order.
@@ -37,12 +39,16 @@ const (
 )
 
 func order() []string {
-	return []string{
+	all := []string{
 		receiveOne, receiveFour, claimHandler, claimAgent, recovery, recoveryReal,
 		callsIdle, callsClaimed, callsMessage, shutdown, shutdownAfter, startUp, memory,
 		gitSmall, gitLarge, gitIgnored,
 		deployGrowth, deployInTurn,
 	}
+	for _, wall := range process.Walls() {
+		all = append(all, overheadRow(wall))
+	}
+	return all
 }
 
 // row is one line of the table. All of it is text.
