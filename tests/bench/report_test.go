@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/webordinary/claude-code-container/internal/process"
 )
 
 // The rows of the table, in their order.
@@ -34,15 +36,21 @@ const (
 	memory        = "Resident memory, idle"
 	deployGrowth  = "Deploy of a site with ten times as many files"
 	deployInTurn  = "Deploy of one edited page, with all that a worker does for it"
+	interruptGone = "Newer instruction sent → nothing left of the interrupted one's processes"
+	interruptNext = "From there → the newer instruction's first request of the model"
 )
 
 func order() []string {
-	return []string{
+	all := []string{
 		receiveOne, receiveFour, claimHandler, claimAgent, recovery, recoveryReal,
 		callsIdle, callsClaimed, callsMessage, shutdown, shutdownAfter, startUp, memory,
 		gitSmall, gitLarge, gitIgnored,
-		deployGrowth, deployInTurn,
+		deployGrowth, deployInTurn, interruptGone, interruptNext,
 	}
+	for _, wall := range process.Walls() {
+		all = append(all, overheadRow(wall))
+	}
+	return all
 }
 
 // row is one line of the table. All of it is text.

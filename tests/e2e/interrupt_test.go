@@ -57,13 +57,14 @@ func TestInterrupted(t *testing.T) {
 			sent := time.Now()
 			p.send(w.message("t-"+id, "c-next-"+id, next))
 			w.awaitEnd(t, tree)
-			if took := time.Since(sent); took > tt.within {
+			ended := time.Now()
+			if took := ended.Sub(sent); took > tt.within {
 				t.Errorf("the tree was gone after %v, promised within %v", took, tt.within)
 			} else {
 				t.Logf("tree of %d processes gone after %v", len(tree), took)
 			}
 			w.awaitRequest(t, next)
-			t.Logf("the newer command's first request of the model after %v", time.Since(sent))
+			t.Logf("the newer command's first request of the model %v later", time.Since(ended))
 			first, second := p.answer(), p.answer()
 			p.finish()
 			if first.CommandID != "c-old-"+id || first.Success || !first.Interrupted || first.ErrorCode != protocol.Interrupted {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Request is a request as it came in.
@@ -12,6 +13,7 @@ type Request struct {
 	Path   string
 	Header http.Header
 	Body   []byte
+	At     time.Time // when its header was here
 
 	Bedrock  bool // it came by Bedrock's protocol
 	Model    string
@@ -66,8 +68,8 @@ func (r Request) Last() string {
 	return ""
 }
 
-func parseRequest(r *http.Request, body []byte) (Request, error) {
-	req := Request{Path: r.URL.Path, Header: r.Header.Clone(), Body: body, Bedrock: r.PathValue("model") != ""}
+func parseRequest(r *http.Request, body []byte, at time.Time) (Request, error) {
+	req := Request{Path: r.URL.Path, Header: r.Header.Clone(), Body: body, At: at, Bedrock: r.PathValue("model") != ""}
 	var raw struct {
 		Model    string `json:"model"`
 		Stream   bool   `json:"stream"`

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Server is the stand-in. Its methods may be called at any time, by anyone.
@@ -97,11 +98,12 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 
 // take records a request and finds the turn that answers it.
 func (s *Server) take(r *http.Request) (Request, Turn, error) {
+	at := time.Now()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return Request{}, Turn{}, err
 	}
-	req, err := parseRequest(r, body)
+	req, err := parseRequest(r, body, at)
 	if err != nil {
 		return req, Turn{}, err
 	}
@@ -124,12 +126,13 @@ func (s *Server) take(r *http.Request) (Request, Turn, error) {
 
 // countTokens answers with a rough count: four bytes are a token.
 func (s *Server) countTokens(w http.ResponseWriter, r *http.Request) {
+	at := time.Now()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
 	}
 	s.mu.Lock()
-	s.requests = append(s.requests, Request{Path: r.URL.Path, Header: r.Header.Clone(), Body: body})
+	s.requests = append(s.requests, Request{Path: r.URL.Path, Header: r.Header.Clone(), Body: body, At: at})
 	s.mu.Unlock()
 	writeJSON(w, http.StatusOK, map[string]int{"input_tokens": len(body) / 4})
 }
