@@ -87,7 +87,8 @@ type CloudWatch struct {
 	// Attrs gives further members for a message's line, such as its ids. It is
 	// called before the handler. Strings are made printable and cut at 256
 	// bytes; one that has no name, or that of a member before it, is left out.
-	// LogHandler gives them to all lines about the message. nil means none.
+	// LogHandler gives them to all lines about the message, and message_id. nil means
+	// none.
 	Attrs func(*message.Message) []slog.Attr
 	// Redact removes secrets from the text of an error; nil means it stays as
 	// it is.
@@ -106,7 +107,7 @@ func (c CloudWatch) Middleware(h message.HandlerFunc) message.HandlerFunc {
 		rec := keepRecord(msg)
 		attrs := c.attrs(msg)
 		handler := c.Handler(msg)
-		msg.SetContext(WithLogAttrs(msg.Context(), attrs...))
+		msg.SetContext(WithLogAttrs(msg.Context(), append(slices.Clip(attrs), slog.String("message_id", msg.UUID))...))
 		began := c.Now()
 		err = errNoReturn
 		defer func() { // also when the handler panics, which goes on to the Router
@@ -195,11 +196,7 @@ func (c CloudWatch) attrs(msg *message.Message) []slog.Attr {
 			continue // a name twice in an object would spoil the record
 		}
 		taken = append(taken, a.Key)
-		a.Value = a.Value.Resolve()
-		if a.Value.Kind() == slog.KindString {
-			a.Value = slog.StringValue(printable(a.Value.String(), maxID))
-		}
-		attrs = append(attrs, a)
+		attrs = append(attrs, fit(a))
 	}
 	return attrs
 }

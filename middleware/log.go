@@ -9,11 +9,25 @@ import (
 type logKey struct{}
 
 // WithLogAttrs returns a context under which LogHandler gives every record these
-// attributes, behind those of ctx. CloudWatch does so with what its Attrs gives, and
-// CorrelationID with the correlation id.
+// attributes, behind those of ctx. Strings are made printable and cut at 256 bytes.
+// CloudWatch does so with what its Attrs gives and the message's id, and CorrelationID
+// with the correlation id.
 func WithLogAttrs(ctx context.Context, attrs ...slog.Attr) context.Context {
 	before, _ := ctx.Value(logKey{}).([]slog.Attr)
-	return context.WithValue(ctx, logKey{}, append(slices.Clip(before), attrs...))
+	all := slices.Clone(before)
+	for _, a := range attrs {
+		all = append(all, fit(a))
+	}
+	return context.WithValue(ctx, logKey{}, all)
+}
+
+// fit makes what may come from outside fit for a line.
+func fit(a slog.Attr) slog.Attr {
+	a.Value = a.Value.Resolve()
+	if a.Value.Kind() == slog.KindString {
+		a.Value = slog.StringValue(printable(a.Value.String(), maxID))
+	}
+	return a
 }
 
 // LogHandler returns a handler that gives each record the attributes of its context,

@@ -40,11 +40,11 @@ func TestLogHandler(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.InfoContext(msg.Context(), "outside")
-	const want = `{"msg":"plain","order_id":"o-1","shop":"a b","correlation_id":"c-1"}
-{"msg":"of the logger","shop":"mine","order_id":"own","correlation_id":"c-1"}
+	const want = `{"msg":"plain","order_id":"o-1","shop":"a b","message_id":"uuid-1","correlation_id":"c-1"}
+{"msg":"of the logger","shop":"mine","order_id":"own","message_id":"uuid-1","correlation_id":"c-1"}
 {"msg":"grouped","g":{"n":1}}
-{"msg":"further","order_id":"o-1","shop":"a b","correlation_id":"c-1","line":2}
-{"msg":"after the end","order_id":"o-1","shop":"a b","correlation_id":"c-1"}
+{"msg":"further","order_id":"o-1","shop":"a b","message_id":"uuid-1","correlation_id":"c-1","line":2}
+{"msg":"after the end","order_id":"o-1","shop":"a b","message_id":"uuid-1","correlation_id":"c-1"}
 {"msg":"outside"}
 `
 	if d := cmp.Diff(want, out.String()); d != "" {

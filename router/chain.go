@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -23,7 +24,7 @@ func (r *Router) addMiddleware() {
 			Writer: r.config.Metrics, Namespace: metric.Namespace, Handler: kindOf, Attrs: ids, Redact: r.config.Redact,
 		}.Middleware,
 		middleware.CorrelationID{ID: commandID}.Middleware,
-		middleware.PoisonQueue{Topic: r.deadLetters, Publisher: r.config.Queues, Then: r.giveUp}.Middleware,
+		middleware.PoisonQueue{Topic: r.deadLetters, Publisher: r.config.Queues, Then: r.giveUp, Redact: r.config.Redact}.Middleware,
 		answerInterrupted,
 		retry.Middleware,
 		middleware.Recoverer{}.Middleware,
@@ -83,12 +84,46 @@ func answerInterrupted(h message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
+// subjectOf says what a message is about: as a lane has read it, or, where none is, as
+// it can be read. A claim request and an interrupt have no commandId; nil means that
+// it cannot be read.
+func subjectOf(msg *message.Message) *protocol.InputMessage {
+	ctx := msg.Context()
+	if in := receivedOf(ctx); in.command != nil || in.err != nil {
+		return in.command
+	}
+	d := protocol.DeliveryOf(ctx)
+	in, err := protocol.DecodeInput(msg.Payload, d)
+	switch {
+	case err == nil && in.Command != nil:
+		return in.Command
+	case err == nil:
+		return &protocol.InputMessage{ProjectID: in.Interrupt.ProjectID, UserID: in.Interrupt.UserID}
+	}
+	c, err := protocol.DecodeUnclaimed(msg.Payload, d)
+	if err != nil {
+		return nil
+	}
+	return &protocol.InputMessage{ProjectID: c.ProjectID, UserID: c.UserID, ThreadID: c.ThreadID, SessionID: c.SessionID}
+}
+
 // commandID is the correlation id of a command that came without one.
 func commandID(msg *message.Message) string {
-	if in := receivedOf(msg.Context()); in.command != nil {
-		return in.command.CommandID
+	if about := subjectOf(msg); about != nil {
+		return about.CommandID
 	}
 	return ""
+}
+
+// LogContext returns the context of a line about a message that was received and is
+// not with a handler: middleware.LogHandler gives it the ids that the handler's lines
+// have.
+func LogContext(msg *message.Message) context.Context {
+	attrs := ids(msg)
+	if id := cmp.Or(msg.Metadata.Get(middleware.CorrelationIDKey), commandID(msg)); id != "" {
+		attrs = append(attrs, slog.String("correlation_id", id))
+	}
+	return middleware.WithLogAttrs(msg.Context(), attrs...)
 }
 
 // kindOf names a handler: those of projects come and go, each with a number.
@@ -100,12 +135,21 @@ func kindOf(msg *message.Message) string {
 // ids are what every line about a message has.
 func ids(msg *message.Message) []slog.Attr {
 	attrs := []slog.Attr{slog.Int("receives", protocol.DeliveryOf(msg.Context()).Receives)}
-	in := receivedOf(msg.Context())
-	if in.command == nil {
+	about := subjectOf(msg)
+	if about == nil {
 		return attrs
 	}
-	c := in.command
-	return append(attrs,
-		slog.String("command_id", c.CommandID), slog.String("session_id", c.SessionID), slog.String("thread_id", c.ThreadID),
-		slog.String("project_id", c.ProjectID), slog.String("user_id", c.UserID), slog.String("project_key", c.Pair().Key()))
+	key := ""
+	if about.ProjectID != "" && about.UserID != "" {
+		key = about.Pair().Key()
+	}
+	for _, a := range []slog.Attr{
+		slog.String("command_id", about.CommandID), slog.String("session_id", about.SessionID), slog.String("thread_id", about.ThreadID),
+		slog.String("project_id", about.ProjectID), slog.String("user_id", about.UserID), slog.String("project_key", key),
+	} {
+		if a.Value.String() != "" {
+			attrs = append(attrs, a)
+		}
+	}
+	return attrs
 }

@@ -237,6 +237,7 @@ func (r *Router) Forward(ctx context.Context, m protocol.InputMessage) error {
 	msg := message.NewMessage(watermill.NewUUID(), body)
 	msg.SetContext(ctx)
 	msg.Metadata.Set(protocol.AttrCommandID, m.CommandID)
+	msg.Metadata.Set(middleware.CorrelationIDKey, middleware.CorrelationIDFrom(ctx))
 	if !m.Delivery.Sent.IsZero() {
 		msg.Metadata.Set(protocol.AttrSentAt, m.Delivery.SentAt())
 	}

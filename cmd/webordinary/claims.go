@@ -228,7 +228,7 @@ func (o *operator) release(ctx context.Context, key string, yes bool) error {
 		}
 	}
 	if !yes {
-		if err := o.confirm(h); err != nil {
+		if err := o.confirm(ctx, h); err != nil {
 			return err
 		}
 	}
@@ -263,8 +263,8 @@ func (o *operator) evict(ctx context.Context, row claim.Row, stale bool) error {
 }
 
 // confirm asks the person at the terminal.
-func (o *operator) confirm(h held) error {
-	if !styleable(o.sys.stdin) || o.json {
+func (o *operator) confirm(ctx context.Context, h held) error {
+	if !fromTerminal(o.sys.stdin) || o.json {
 		return fmt.Errorf("%s was not released: nobody can be asked here; say --yes", h.Key)
 	}
 	consequence := "Its owner seems dead."
@@ -272,11 +272,17 @@ func (o *operator) confirm(h held) error {
 		consequence = "Its owner lives: what it does now is cut off, and done again by the next."
 	}
 	fmt.Fprintf(o.sys.stderr, "\n%s Release %s? [y/N] ", consequence, h.Key) //nolint:errcheck // the answer is what counts
-	line, err := bufio.NewReader(o.sys.stdin).ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("%s was not released: %w", h.Key, err)
+	typed := make(chan string, 1)
+	go func() { // it ends with a line, or with the program
+		line, _ := bufio.NewReader(o.sys.stdin).ReadString('\n') // what was not typed is no
+		typed <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	var answer string
+	select {
+	case answer = <-typed:
+	case <-ctx.Done():
 	}
-	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
+	if answer != "y" && answer != "yes" {
 		return fmt.Errorf("%s was not released", h.Key)
 	}
 	return nil

@@ -53,9 +53,10 @@ func doctorCommand(sys system) *cobra.Command {
 		Long: "Checks what a worker needs, with the same environment: AWS and what was set up there, the git token,\n" +
 			"the model's credentials, the programs, the wall around the agent, and this machine. A line each: ok,\n" +
 			"warn or fail, what was found, and what to do.\n\n" +
-			"It reads only. On the file system of the workspaces it makes a file without a name, or where that is\n" +
-			"not possible one that it takes away at once, to see whom it belongs to. A push is not tried: the\n" +
-			"remote is asked what it asks before one.\n\n" +
+			"It reads only, and leaves nothing behind. On the file system of the workspaces it makes a file without\n" +
+			"a name, or where that is not possible one that it takes away at once, to see whom it belongs to; the\n" +
+			"wall of users is tried in a directory that it takes away. A push is not tried: the remote is asked\n" +
+			"what it asks before one.\n\n" +
 			"With --project and --user it checks that project's queues and bucket too, and with --repo whether the\n" +
 			"token may push there; without --repo it takes the repository of the workspace, if there is one.\n\n" +
 			"Exit code 1 means that something failed; with warnings it is 0.",

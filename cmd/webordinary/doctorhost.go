@@ -131,7 +131,8 @@ func (c *config) lookAtWall(ctx context.Context) []finding {
 	runner := &process.Runner{
 		Keeper: keeper, Setuid: setuidKeeper(self), Heartbeat: silence / 8, Silence: silence, Log: slog.New(slog.DiscardHandler),
 	}
-	if err := c.raiseWall(ctx, runner, keeper, c.workspaces()); err != nil {
+	users := func(ctx context.Context, r *process.Runner) error { return r.ProbeUsers(ctx, c.workspaces()) }
+	if err := c.raiseWall(ctx, runner, keeper, users); err != nil {
 		return []finding{bad(levelFail, "wall", strings.ReplaceAll(err.Error(), "\n", " "), "see SANDBOX")}
 	}
 	text := string(runner.Wall) + " holds. " + runner.Wall.Leaves()

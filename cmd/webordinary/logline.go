@@ -202,6 +202,9 @@ func rest(line logLine) string {
 		"time", "level", "msg", "step", "tool", "container_id", "receives", "correlation_id", "command_id", "session_id", "thread_id",
 		"project_id", "user_id", "project_key", "stack", "_aws",
 	}
+	if line.text("command_id") != "" {
+		shown = append(shown, "message_id") // the shorter name is enough
+	}
 	var b strings.Builder
 	for _, name := range line.names {
 		if !slices.Contains(shown, name) {

@@ -110,7 +110,7 @@ func (w *worker) connect(ctx context.Context) error {
 	}
 	w.queues = queue.New(queue.Config{
 		Client: sqs.NewFromConfig(w.aws), Visibility: w.config.Visibility, Wait: w.config.poll(), CloseTimeout: w.config.ShutdownGrace,
-		Create: w.config.CreateResources, DLQ: w.deadLetters, Log: w.log,
+		Create: w.config.CreateResources, DLQ: w.deadLetters, Log: w.log, LogContext: router.LogContext,
 	})
 	w.s3 = bucket.NewClient(w.aws, w.config.S3PathStyle)
 	w.tables = table.New(dynamodb.NewFromConfig(w.aws), table.Config{Ownership: w.config.OwnershipTable, Journal: w.config.JournalTable})

@@ -24,9 +24,9 @@ func sandboxes() []string {
 }
 
 // raiseWall gives the runner the wall that SANDBOX asks for, having seen that it
-// holds. Probe is how the keeper is called as a probe; workspaces is where the
-// wall of users needs a file system that keeps owners.
-func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []string, workspaces string) error {
+// holds. Probe is how the keeper is called as a probe; users tries whether the file
+// system of the workspaces keeps owners, which the wall of users needs.
+func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []string, users func(context.Context, *process.Runner) error) error {
 	candidates := process.Walls()
 	switch c.Sandbox {
 	case string(process.WallOff):
@@ -41,7 +41,7 @@ func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []
 		runner.Wall = wall
 		err := runner.Probe(ctx, probe)
 		if err == nil && wall == process.WallUsers {
-			err = probeUsers(ctx, runner, workspaces)
+			err = users(ctx, runner)
 		}
 		if err == nil {
 			return nil
@@ -56,18 +56,20 @@ func (c *config) raiseWall(ctx context.Context, runner *process.Runner, probe []
 		"SANDBOX=off goes without, where instructions, repositories and packages are all trusted", c.Sandbox, errors.Join(why...))
 }
 
-// probeUsers tries out the file system of the workspaces. What the worker makes
-// from then on is closed to all but its group: a pair, which is let through to its
-// repository's objects, is neither.
-func probeUsers(ctx context.Context, runner *process.Runner, workspaces string) error {
-	if err := os.MkdirAll(workspaces, 0o755); err != nil { //nolint:gosec // the pairs pass through
-		return err
+// settleUsers makes the directory of the workspaces, and tries out its file system.
+// What the worker makes from then on is closed to all but its group: a pair, which is
+// let through to its repository's objects, is neither.
+func settleUsers(workspaces string) func(context.Context, *process.Runner) error {
+	return func(ctx context.Context, runner *process.Runner) error {
+		if err := os.MkdirAll(workspaces, 0o755); err != nil { //nolint:gosec // the pairs pass through
+			return err
+		}
+		if err := runner.ProbeUsers(ctx, workspaces); err != nil {
+			return err
+		}
+		syscall.Umask(0o027)
+		return nil
 	}
-	if err := runner.ProbeUsers(ctx, workspaces); err != nil {
-		return err
-	}
-	syscall.Umask(0o027)
-	return nil
 }
 
 // readable is what children may read besides what is below /usr: their programs,

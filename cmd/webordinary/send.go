@@ -95,7 +95,7 @@ func (so sendOptions) read(sys system, args []string, rules protocol.Rules) ([]i
 		return []instruction{one}, hinted(err)
 	case so.command != "":
 		return nil, errors.New("--command is for one instruction; in a batch each line has its own commandId")
-	case so.file == "" && styleable(sys.stdin):
+	case so.file == "" && fromTerminal(sys.stdin):
 		return nil, errors.New("the instruction is missing: webordinary send --project P --user U --thread T \"instruction\"; or --file")
 	case so.file == "" || so.file == "-":
 		return readBatch(sys.stdin, so.given, rules)
@@ -122,8 +122,8 @@ func hinted(err error) error {
 	return err
 }
 
-// styleable reports whether there is a person at the other end.
-func styleable(r io.Reader) bool {
+// fromTerminal reports whether there is a person at the other end.
+func fromTerminal(r io.Reader) bool {
 	f, ok := r.(*os.File)
 	return ok && isTerminal(f)
 }

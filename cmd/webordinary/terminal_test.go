@@ -2,37 +2,13 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/webordinary/claude-code-container/tests/terminal"
 )
-
-// terminal opens a terminal, as a program has at its other end.
-func terminal(t *testing.T) *os.File {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { master.Close() }) //nolint:errcheck // nothing was written
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { slave.Close() }) //nolint:errcheck // nothing was written
-	return slave
-}
 
 func TestColoursAreForTerminals(t *testing.T) {
 	file, err := os.Create(t.TempDir() + "/file")
@@ -40,7 +16,7 @@ func TestColoursAreForTerminals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close() //nolint:errcheck // nothing was written
-	tty := terminal(t)
+	_, tty := terminal.Open(t)
 	for name, tt := range map[string]struct {
 		style style
 		want  bool

@@ -34,7 +34,7 @@ func (c *config) newInstruction(ctx context.Context, environ []string, workspace
 	}
 	// A system-wide configuration of git that is there and cannot be read ends git.
 	childEnv := process.With(process.Environ(environ, c.AgentEnv), "GIT_CONFIG_NOSYSTEM=1")
-	if err := c.raiseWall(ctx, runner, keeper, workspaces); err != nil {
+	if err := c.raiseWall(ctx, runner, keeper, settleUsers(workspaces)); err != nil {
 		return nil, err
 	}
 	log.InfoContext(ctx, "wall around agent and npm", slog.String("wall", string(runner.Wall)), slog.String("leaves_open", runner.Wall.Leaves()))

@@ -37,7 +37,11 @@ func (r *Runner) Mend(ctx context.Context, a Access, deep bool) error {
 // error says what to do.
 func (r *Runner) ProbeUsers(ctx context.Context, root string) error {
 	for dir := root; ; dir = filepath.Dir(dir) {
-		if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&0o001 == 0 {
+		info, err := os.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the directory of the workspaces, %s, is not there", root)
+		}
+		if err != nil || info.Mode().Perm()&0o001 == 0 {
 			return errors.Join(err, fmt.Errorf("no other user may pass through %s, and each pair is one; chmod o+x lets it", dir))
 		}
 		if dir == filepath.Dir(dir) {

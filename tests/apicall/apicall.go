@@ -33,6 +33,8 @@ func Name(r *http.Request) string {
 			return "sqs:" + operation
 		case strings.HasPrefix(service, "DynamoDB_"):
 			return "dynamodb:" + operation
+		case strings.HasPrefix(service, "Logs_"):
+			return "logs:" + operation
 		}
 		return service + ":" + operation
 	}

@@ -45,12 +45,6 @@ func TestClaimsShowsOwnersAndTakesProjectsFromThem(t *testing.T) {
 		t.Errorf("claims prints\n%s", w.well("claims"))
 	}
 
-	// Nobody can be asked here, so nothing happens without --yes.
-	w.fails("say --yes", "claims", "release", "amelia#scott")
-	if row, err := w.Row(w.j); err != nil || row.Status != "active" {
-		t.Errorf("the row is %+v, %v", row, err)
-	}
-
 	// A living owner ends its job; the other worker does it.
 	second := w.StartWorker()
 	out := w.well("claims", "release", "amelia#scott", "--yes")
@@ -67,6 +61,53 @@ func TestClaimsShowsOwnersAndTakesProjectsFromThem(t *testing.T) {
 		t.Errorf("the row is %+v, %v", row, err)
 	}
 	w.fails("nobody has nobody#scott", "claims", "release", "nobody#scott", "--yes")
+}
+
+// TestReleaseAsks on a terminal, and does nothing unless the answer is yes.
+func TestReleaseAsks(t *testing.T) {
+	w := newWorld(t, platform.Options{Unread: true})
+	for _, tt := range []struct {
+		typed string
+		says  string
+		code  int
+	}{
+		{"n\n", "amelia#scott was not released", 1},
+		{"\n", "amelia#scott was not released", 1},
+		{"sure\n", "amelia#scott was not released", 1},
+		{"\x04", "amelia#scott was not released", 1}, // Ctrl-D
+		{"\x03", "amelia#scott was not released", 1}, // Ctrl-C
+		{"yes\n", "amelia#scott was taken from", 0},
+		{" Y \n", "amelia#scott was taken from", 0},
+	} {
+		w.PutRow(w.j, "active", time.Now())
+		before, err := w.Row(w.j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.take(w.UnclaimedURL)
+		shown, code := w.onTerminal("Release amelia#scott? [y/N] ", tt.typed, "claims", "release", "amelia#scott")
+		if code != tt.code || !strings.Contains(shown, "Its owner lives") || !strings.Contains(shown, tt.says) {
+			t.Errorf("after %q release ended with %d, want %d and %q:\n%s", tt.typed, code, tt.code, tt.says, shown)
+		}
+		after, err := w.Row(w.j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.code != 0 && after != before || tt.code == 0 && after.Status != "releasing" {
+			t.Errorf("after %q the row is %+v, and was %+v", tt.typed, after, before)
+		}
+		w.has(w.UnclaimedURL, 1-tt.code) // claim requests
+	}
+
+	// Who reads JSON, or is no person, is not asked.
+	w.PutRow(w.j, "active", time.Now())
+	w.fails("say --yes", "claims", "release", "amelia#scott")
+	if shown, code := w.onTerminal("say --yes", "", "claims", "release", "amelia#scott", "--output", "json"); code != 1 {
+		t.Errorf("release for programs ended with %d:\n%s", code, shown)
+	}
+	if row, err := w.Row(w.j); err != nil || row.Status != "active" {
+		t.Errorf("the row is %+v, %v", row, err)
+	}
 }
 
 func TestClaimsMarksTheStale(t *testing.T) {

@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os/exec"
 	"strings"
 	"testing"
@@ -172,20 +169,15 @@ func TestRedriveKilledHalfway(t *testing.T) {
 // stall is a proxy in which one operation never ends, and says so.
 func stall(t *testing.T, emulator, target string, tell chan<- struct{}) string {
 	t.Helper()
-	to, err := url.Parse(emulator)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host }, Transport: &http.Transport{}}
 	end := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Amz-Target") == target {
+	url := before(t, emulator, func(_ http.ResponseWriter, r *http.Request) bool {
+		stalled := r.Header.Get("X-Amz-Target") == target
+		if stalled {
 			tell <- struct{}{}
 			<-end
-			return
 		}
-		proxy.ServeHTTP(rw, r)
-	}))
-	t.Cleanup(func() { close(end); server.Close() })
-	return server.URL
+		return stalled
+	})
+	t.Cleanup(func() { close(end) }) // before the server is closed
+	return url
 }

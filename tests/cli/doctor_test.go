@@ -3,9 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -304,19 +301,12 @@ func otherPattern(w *world, err error) []string {
 
 // answering is an S3 that answers what is asked about a website with a status.
 func answering(w *world, status int) string {
-	to, err := url.Parse(w.Set.S3)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host }, Transport: &http.Transport{}}
-	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Has("website") {
-			rw.WriteHeader(status)
-			rw.Write([]byte(`<?xml version="1.0"?><Error><Code>NotImplemented</Code><Message>no</Message></Error>`)) //nolint:errcheck // the client may be gone
-			return
+	return before(w.t, w.Set.S3, func(rw http.ResponseWriter, r *http.Request) bool {
+		if !r.URL.Query().Has("website") {
+			return false
 		}
-		proxy.ServeHTTP(rw, r)
-	}))
-	w.t.Cleanup(server.Close)
-	return server.URL
+		rw.WriteHeader(status)
+		rw.Write([]byte(`<?xml version="1.0"?><Error><Code>NotImplemented</Code><Message>no</Message></Error>`)) //nolint:errcheck // the client may be gone
+		return true
+	})
 }

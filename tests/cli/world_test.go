@@ -5,10 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +23,7 @@ import (
 	"github.com/webordinary/claude-code-container/tests/emulators"
 	"github.com/webordinary/claude-code-container/tests/gitserver"
 	"github.com/webordinary/claude-code-container/tests/platform"
+	"github.com/webordinary/claude-code-container/tests/terminal"
 )
 
 // patience bounds each wait. The machine decides how much of it is needed.
@@ -119,6 +125,45 @@ func (w *world) fails(says string, args ...string) outcome {
 	return o
 }
 
+// onTerminal is run at a terminal, where a person waits for some words and then types.
+// It returns all that was shown, and the exit code.
+func (w *world) onTerminal(words, typed string, args ...string) (shown string, code int) {
+	w.t.Helper()
+	person, program := terminal.Open(w.t)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env, cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = w.env, w.t.TempDir(), program, program, program
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // Ctrl-C is a signal
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+
+	program.Close() //nolint:errcheck // the program has its own
+	if err := person.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		w.t.Fatal(err)
+	}
+	var screen bytes.Buffer
+	for buffer := make([]byte, 1024); ; {
+		n, err := person.Read(buffer)
+		screen.Write(buffer[:n])
+		if typed != "" && strings.Contains(screen.String(), words) {
+			if _, err := person.WriteString(typed); err != nil {
+				w.t.Fatal(err)
+			}
+			typed = ""
+		}
+		if err != nil { // EIO: nobody has the other end any more
+			break
+		}
+	}
+	cmd.Wait() //nolint:errcheck // the code says it
+	if !strings.Contains(screen.String(), words) {
+		w.t.Fatalf("webordinary %v did not show %q, but\n%s", args, words, &screen)
+	}
+	return screen.String(), cmd.ProcessState.ExitCode()
+}
+
 // read reads the JSON that a run prints.
 func (w *world) read(v any, args ...string) {
 	w.t.Helper()
@@ -189,6 +234,27 @@ func (w *world) file(body string) string {
 		w.t.Fatal(err)
 	}
 	return path
+}
+
+// before starts a server before an emulator. It passes on what answers does not answer
+// itself, which it then reports.
+func before(t *testing.T, emulator string, answers func(http.ResponseWriter, *http.Request) bool) string {
+	t.Helper()
+	to, err := url.Parse(emulator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host }, Transport: &http.Transport{},
+		ErrorHandler: func(rw http.ResponseWriter, _ *http.Request, _ error) { rw.WriteHeader(http.StatusBadGateway) }, // who was killed has hung up
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !answers(rw, r) {
+			proxy.ServeHTTP(rw, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
 }
 
 // line finds the line of a text that has all words.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/webordinary/claude-code-container/tests/platform"
 )
 
 // The parts of the commands that are compared: after the warm-up, and at the end.
@@ -77,20 +79,36 @@ func (s *soak) perCommand() int64 {
 	return most * int64(len(s.projects)) / int64(s.commands)
 }
 
-// compare fails the test for what grows.
-func (s *soak) compare() {
+// restDescriptors is how many more descriptors a worker at rest may have than a fresh
+// one: connections that it keeps for a while.
+const restDescriptors = 24
+
+// grown says what grows.
+func (s *soak) grown() (all []string) {
+	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	for _, r := range s.rows() {
 		if r.early == 0 && r.name != s.rows()[3].name {
-			s.t.Errorf("%s: nothing was measured", r.name)
+			say("%s: nothing was measured", r.name)
 		}
 		if r.late > r.bound() {
-			s.t.Errorf("%s grows: %d after the warm-up, %d at the end; want at most %d", r.name, r.early, r.late, r.bound())
+			say("%s grows: %d after the warm-up, %d at the end; want at most %d", r.name, r.early, r.late, r.bound())
 		}
 	}
 	for by, n := range s.rested.goroutines {
 		if n > s.fresh.goroutines[by] {
-			s.t.Errorf("a worker at rest has %d goroutines of %s, a fresh one %d", n, by, s.fresh.goroutines[by])
+			say("a worker at rest has %d goroutines of %s, a fresh one %d", n, by, s.fresh.goroutines[by])
 		}
+	}
+	if n := s.rested.descriptors; n > s.fresh.descriptors+restDescriptors {
+		say("a worker at rest has %d descriptors, a fresh one %d", n, s.fresh.descriptors)
+	}
+	return all
+}
+
+// compare fails the test for what grows.
+func (s *soak) compare() {
+	for _, text := range s.grown() {
+		s.t.Error(text)
 	}
 	for _, kind := range kinds() {
 		if s.trimmed[kind] == 0 {
@@ -124,7 +142,7 @@ func (s *soak) markdown() string {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.name, f(r.early), f(r.late), f(r.bound()))
 	}
 	fmt.Fprintf(&b, "| Goroutines at rest, without those of connections | %d (a fresh worker) | %d | the same |\n", s.fresh.running(), s.rested.running())
-	fmt.Fprintf(&b, "| Descriptors at rest | %d (a fresh worker) | %d | – |\n", s.fresh.descriptors, s.rested.descriptors)
+	fmt.Fprintf(&b, "| Descriptors at rest | %d (a fresh worker) | %d | %d |\n", s.fresh.descriptors, s.rested.descriptors, s.fresh.descriptors+restDescriptors)
 	fmt.Fprintf(&b, "| Bytes that a command adds to a repository, whole | – | %d | – |\n", s.perCommand())
 	fmt.Fprintf(&b, "| Items in DynamoDB, each of which ends within 30 days | – | %d (%.1f for each command) | – |\n", s.items, float64(s.items)/float64(s.report.Commands))
 	b.WriteString("\n| Planted, and gone when the next command was answered and the project released | Times |\n|---|---|\n")
@@ -175,6 +193,49 @@ func write(name, text string) error {
 		return fmt.Errorf("%s: %w", name, errNoMarks)
 	}
 	return os.WriteFile(name, slices.Concat(before, []byte(markBegin+text+markEnd), after), 0o644)
+}
+
+// TestGrownIsNamed: of what is looked at in a soak, each growth beyond its bound, and
+// nothing else.
+func TestGrownIsNamed(t *testing.T) {
+	run := func(change func(s *soak, x *sample)) []string {
+		s := &soak{
+			commands: 100, projects: make([]*platform.Project, 4),
+			fresh:  figures{descriptors: 20, goroutines: map[string]int{"main": 2}},
+			rested: figures{descriptors: 20 + restDescriptors, goroutines: map[string]int{"main": 2}},
+		}
+		for n := range 100 {
+			x := sample{answered: n, figures: figures{resident: 60 << 20, threads: 12, descriptors: 40}, temporary: 1000}
+			if n > 60 { // the window of the end
+				x.resident, x.threads, x.descriptors = x.resident+14<<20, x.threads+5, x.descriptors+19 // as much as may be
+				change(s, &x)
+			}
+			s.samples = append(s.samples, x)
+			s.disk = append(s.disk, disk{answered: n, git: int64(n) << 20, rest: 1 << 20})
+		}
+		return s.grown()
+	}
+	for name, tt := range map[string]struct {
+		change func(s *soak, x *sample)
+		want   string
+	}{
+		"nothing":     {func(*soak, *sample) {}, ""},
+		"memory":      {func(_ *soak, x *sample) { x.resident += 2 << 20 }, "Resident memory of a worker grows"},
+		"threads":     {func(_ *soak, x *sample) { x.threads++ }, "Threads of a worker grows"},
+		"descriptors": {func(_ *soak, x *sample) { x.descriptors += 2 }, "Descriptors of a worker grows"},
+		"files":       {func(_ *soak, x *sample) { x.temporary += 65 << 10 }, "Home and temporary files of a worker grows"},
+		"directories": {func(s *soak, _ *sample) { s.disk[len(s.disk)-1].rest += 1 << 20 }, "Directory of a project and user"},
+		"at rest":     {func(s *soak, _ *sample) { s.rested.descriptors = 20 + restDescriptors + 1 }, "a worker at rest has"},
+		"goroutines":  {func(s *soak, _ *sample) { s.rested.goroutines["main"] = 3 }, "a worker at rest has 3 goroutines of main"},
+	} {
+		got := run(tt.change)
+		if tt.want == "" && len(got) > 0 || tt.want != "" && (len(got) != 1 || !strings.HasPrefix(got[0], tt.want)) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+	if got := (&soak{commands: 1, projects: make([]*platform.Project, 1)}).grown(); len(got) != 4 || !strings.Contains(got[0], "nothing was measured") {
+		t.Errorf("nothing at all: %q", got)
+	}
 }
 
 func TestWrite(t *testing.T) {

@@ -9,11 +9,11 @@ import (
 
 	wmsqs "github.com/ThreeDotsLabs/watermill-aws/sqs"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/middleware"
 )
 
 const (
@@ -23,20 +23,27 @@ const (
 
 type attributes = map[string]types.MessageAttributeValue
 
-// rank orders attributes by how much they would be missed; those of others come
-// last. There are as many as SQS allows.
-func rank(name string) int {
-	ours := [maxAttributes]string{
+// ours are the attributes that this program sets, by how much they would be missed: a
+// command's id and times, why it is a dead letter and where it belongs, whose it is, and
+// what can be found out otherwise. They are one more than SQS allows; the last is the
+// first to go.
+func ours() []string {
+	return []string{
 		protocol.AttrCommandID, protocol.AttrSentAt, protocol.AttrResent,
-		"sessionId", middleware.CorrelationIDMetadataKey,
-		middleware.ReasonForPoisonedKey, middleware.PoisonedTopicKey,
-		middleware.PoisonedHandlerKey, middleware.PoisonedSubscriberKey,
+		middleware.PoisonReason, middleware.PoisonTopic,
+		middleware.CorrelationIDKey, "sessionId",
+		middleware.PoisonAttempts, middleware.PoisonTime, middleware.PoisonHandler,
 		wmsqs.UUIDAttribute,
 	}
-	if i := slices.Index(ours[:], name); i >= 0 {
+}
+
+// rank orders attributes; those of others come last.
+func rank(name string) int {
+	all := ours()
+	if i := slices.Index(all, name); i >= 0 {
 		return i
 	}
-	return len(ours)
+	return len(all)
 }
 
 // attributesOf turns metadata into attributes that SQS accepts. It leaves out what
@@ -72,7 +79,7 @@ func first(all attributes, n int) attributes {
 func own(all attributes) attributes {
 	kept := attributes{}
 	for name, value := range all {
-		if rank(name) < maxAttributes {
+		if slices.Contains(ours(), name) {
 			kept[name] = value
 		}
 	}

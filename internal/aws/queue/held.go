@@ -39,8 +39,16 @@ func (s *subscription) hold(ctx context.Context, p poll) *held {
 	ctx = context.WithValue(protocol.WithDelivery(ctx, h.delivery), heldKey{}, h)
 	ctx, h.forget = context.WithCancel(ctx)
 	h.message.SetContext(ctx)
-	h.log = s.log.With("message_id", h.delivery.MessageID)
+	h.log = s.log.With("message_id", m.UUID, "sqs_message_id", h.delivery.MessageID)
 	return h
+}
+
+// line is the context of a line about the message. Its own copy is read: the other
+// belongs to whoever took it.
+func (h *held) line(ctx context.Context) context.Context {
+	m := contentOf(h.poll.raw)
+	m.SetContext(protocol.WithDelivery(ctx, h.delivery))
+	return h.queues.config.LogContext(m)
 }
 
 type heldKey struct{}
@@ -84,7 +92,7 @@ func (h *held) run(ctx context.Context) {
 			h.handBack(ctx, 0)
 			return
 		case <-h.abandon:
-			h.log.WarnContext(ctx, "message left unsettled", "visible_at", h.until)
+			h.log.WarnContext(h.line(ctx), "message left unsettled", "visible_at", h.until)
 			h.unsure()
 			return
 		case <-beat.C:
@@ -101,7 +109,7 @@ func (h *held) extend(ctx context.Context) (next time.Duration, ok bool) {
 	now := time.Now()
 	visibility := min(h.queues.config.Visibility, maxInvisible-now.Sub(h.poll.asked)).Truncate(time.Second)
 	if visibility <= 0 {
-		h.log.WarnContext(ctx, "message held for 12 hours, as long as SQS allows; it comes again")
+		h.log.WarnContext(h.line(ctx), "message held for 12 hours, as long as SQS allows; it comes again")
 		return 0, false
 	}
 	err := once(context.WithoutCancel(ctx), min(callTimeout, visibility/3), func(ctx context.Context) error {
@@ -112,10 +120,10 @@ func (h *held) extend(ctx context.Context) (next time.Duration, ok bool) {
 		h.until = now.Add(visibility)
 		return visibility / 3, true
 	case lost(err):
-		h.log.WarnContext(ctx, "message lost: it was visible for a moment and may be worked on elsewhere", "error", err)
+		h.log.WarnContext(h.line(ctx), "message lost: it was visible for a moment and may be worked on elsewhere", "error", err)
 		return 0, false
 	default:
-		h.log.WarnContext(ctx, "message not kept invisible, trying again", "visible_at", h.until, "error", err)
+		h.log.WarnContext(h.line(ctx), "message not kept invisible, trying again", "visible_at", h.until, "error", err)
 		return visibility / 15, true
 	}
 }

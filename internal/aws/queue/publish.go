@@ -44,7 +44,7 @@ func (q *Queues) PublishAfter(delay time.Duration, topic string, messages ...*me
 		if err != nil {
 			return fmt.Errorf("publish to %s: %w", topic, err)
 		}
-		q.config.Log.DebugContext(ctx, "message sent", "queue", topic, "message_uuid", m.UUID)
+		q.config.Log.DebugContext(ctx, "message sent", "queue", topic, "sent_id", m.UUID)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/webordinary/claude-code-container/internal/aws/queue"
+	"github.com/webordinary/claude-code-container/middleware"
 )
 
 func msg(body string, metadata message.Metadata) *message.Message {
@@ -60,7 +61,7 @@ func TestPublishedAttributesAreTenAtMost(t *testing.T) {
 	metadata := message.Metadata{}
 	for _, name := range []string{
 		"commandId", "sentAt", "resent", "sessionId", "correlation_id",
-		"reason_poisoned", "topic_poisoned", "handler_poisoned", "subscriber_poisoned",
+		middleware.PoisonReason, middleware.PoisonTopic, middleware.PoisonHandler, middleware.PoisonAttempts, middleware.PoisonTime,
 	} {
 		metadata[name] = "ours"
 	}
@@ -70,18 +71,26 @@ func TestPublishedAttributesAreTenAtMost(t *testing.T) {
 	publish(t, q, b.topic, msg("full", maps.Clone(metadata)))
 	delete(metadata, "sessionId")
 	delete(metadata, "resent")
-	publish(t, q, b.topic, msg("room for two", metadata))
+	publish(t, q, b.topic, msg("room for one", maps.Clone(metadata)))
+	delete(metadata, "sentAt")
+	delete(metadata, middleware.PoisonHandler)
+	delete(metadata, middleware.PoisonTime)
+	publish(t, q, b.topic, msg("room for four", metadata))
 	want := map[string][]string{
 		"full": {
-			"_watermill_message_uuid", "commandId", "correlation_id", "handler_poisoned", "reason_poisoned", "resent",
-			"sentAt", "sessionId", "subscriber_poisoned", "topic_poisoned",
+			"commandId", "correlation_id", "poison_attempts", "poison_handler", "poison_reason", "poison_time", "poison_topic",
+			"resent", "sentAt", "sessionId",
 		},
-		"room for two": {
-			"_watermill_message_uuid", "commandId", "correlation_id", "foreign00", "foreign01", "handler_poisoned",
-			"reason_poisoned", "sentAt", "subscriber_poisoned", "topic_poisoned",
+		"room for one": {
+			"_watermill_message_uuid", "commandId", "correlation_id", "foreign00", "poison_attempts", "poison_handler",
+			"poison_reason", "poison_time", "poison_topic", "sentAt",
+		},
+		"room for four": {
+			"_watermill_message_uuid", "commandId", "correlation_id", "foreign00", "foreign01", "foreign02", "foreign03",
+			"poison_attempts", "poison_reason", "poison_topic",
 		},
 	}
-	for range 2 {
+	for range 3 {
 		m := b.receive(t, 1)
 		if diff := cmp.Diff(want[*m.Body], slices.Sorted(maps.Keys(m.MessageAttributes))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", *m.Body, diff)
@@ -108,8 +117,8 @@ func TestPublishedSizes(t *testing.T) {
 	}{
 		{400, message.Metadata{"foreign": long, "commandId": "c"}, []string{"_watermill_message_uuid", "commandId", "foreign"}},
 		{600, message.Metadata{"foreign": long, "commandId": "c"}, []string{"_watermill_message_uuid", "commandId"}},
-		{600, message.Metadata{"reason_poisoned": long, "commandId": "c"}, []string{"commandId"}},
-		{1024, message.Metadata{"reason_poisoned": long, "commandId": "c"}, nil},
+		{600, message.Metadata{"poison_reason": long, "commandId": "c"}, []string{"commandId"}},
+		{1024, message.Metadata{"poison_reason": long, "commandId": "c"}, nil},
 	} {
 		publish(t, q, b.topic, msg(strings.Repeat("b", test.body), test.metadata))
 		m := b.receive(t, 1)

@@ -55,6 +55,10 @@ type Config struct {
 	CloseTimeout time.Duration
 	// Log gets ids and errors, never a payload; nil means nowhere.
 	Log *slog.Logger
+	// LogContext returns the context of a line about a message that was received,
+	// for its ids; it is called only when there is such a line. nil means the
+	// message's own, which says nothing.
+	LogContext func(*message.Message) context.Context
 }
 
 // Queues publishes to SQS and makes subscribers. A topic is the name of a
@@ -85,6 +89,9 @@ func New(c Config) *Queues {
 	}
 	if c.CloseTimeout == 0 {
 		c.CloseTimeout = 2 * time.Minute
+	}
+	if c.LogContext == nil {
+		c.LogContext = (*message.Message).Context
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -23,7 +23,7 @@ func (h *held) settling(ctx context.Context, call func(context.Context) error) e
 // ack deletes the message. One that cannot be deleted comes again.
 func (h *held) ack(ctx context.Context) {
 	if err := h.delete(ctx); err != nil {
-		h.log.ErrorContext(ctx, "message not deleted, it comes again", "error", err)
+		h.log.ErrorContext(h.line(ctx), "message not deleted, it comes again", "error", err)
 		h.unsure()
 	}
 }
@@ -46,9 +46,9 @@ func (h *held) handBack(ctx context.Context, delay time.Duration) {
 	switch {
 	case err == nil:
 	case lost(err):
-		h.log.WarnContext(ctx, "message handed back is no longer ours", "error", err)
+		h.log.WarnContext(h.line(ctx), "message handed back is no longer ours", "error", err)
 	default:
-		h.log.ErrorContext(ctx, "message not handed back, it comes again later", "visible_at", h.until, "error", err)
+		h.log.ErrorContext(h.line(ctx), "message not handed back, it comes again later", "visible_at", h.until, "error", err)
 		h.unsure()
 	}
 }
@@ -73,11 +73,11 @@ func (h *held) resend(ctx context.Context, delay time.Duration) bool {
 		patience: patience{total: h.queues.config.Visibility, hurry: ctx.Done()},
 	})
 	if err != nil {
-		h.log.ErrorContext(ctx, "message not sent again", "receives", h.delivery.Receives, "error", err)
+		h.log.ErrorContext(h.line(ctx), "message not sent again", "receives", h.delivery.Receives, "error", err)
 		return false
 	}
 	if err := h.delete(ctx); err != nil {
-		h.log.ErrorContext(ctx, "message sent again but not deleted, it comes twice", "error", err)
+		h.log.ErrorContext(h.line(ctx), "message sent again but not deleted, it comes twice", "error", err)
 		h.unsure()
 	}
 	return true

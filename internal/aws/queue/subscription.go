@@ -54,7 +54,9 @@ func (s *subscription) receiver(ctx context.Context) (*wmsqs.Subscriber, <-chan 
 	if config.AWSConfig.Credentials == nil {
 		config.AWSConfig.Credentials = aws.AnonymousCredentials{} // only checked, not used
 	}
-	inner, err := wmsqs.NewSubscriber(config, watermill.NewSlogLogger(s.log))
+	// What it says of single messages does not hold: it is told that each was nacked.
+	levels := map[slog.Level]slog.Level{slog.LevelDebug: watermill.LevelTrace}
+	inner, err := wmsqs.NewSubscriber(config, watermill.NewSlogLoggerWithLevelMapping(s.queues.config.Log, levels))
 	if err != nil {
 		return nil, nil, err
 	}
