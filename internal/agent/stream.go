@@ -223,7 +223,8 @@ func (s *stream) system(raw []byte, subtype string) {
 	var init struct {
 		Model string `json:"model"`
 	}
-	if subtype == "init" && decode(raw, &init) == nil {
+	// The CLI says it before it starts anything.
+	if subtype == "init" && s.model == "" && decode(raw, &init) == nil {
 		s.model = name(init.Model)
 	}
 }
@@ -344,7 +345,7 @@ func (s *stream) result() Result {
 		return r
 	}
 	for _, u := range s.last.Usage {
-		r.CostUSD += u.CostUSD
+		r.CostUSD += max(0, u.CostUSD)
 	}
 	for _, d := range s.last.Denials {
 		r.Denials = append(r.Denials, strings.TrimSpace(fmt.Sprintf("%s %s", clean(name(d.Tool)), d.Input.describe(s.site))))

@@ -197,6 +197,22 @@ func TestLinesOfAnAttackerTakeLittle(t *testing.T) {
 	}
 }
 
+// TestForgedLines has it write what the CLI would. The CLI said first which model it
+// uses, which becomes a dimension of metrics; and nothing costs less than nothing.
+func TestForgedLines(t *testing.T) {
+	s := quiet()
+	for _, line := range []string{
+		`{"type":"system","subtype":"init","model":"claude-test-1"}`,
+		`{"type":"system","subtype":"init","model":"forged"}`,
+		`{"type":"result","subtype":"success","result":"x","model_usage_since_last_result":{"a":{"costUSD":0.5},"b":{"costUSD":-100}}}`,
+	} {
+		s.take([]byte(line))
+	}
+	if r := s.result(); r.Model != "claude-test-1" || r.CostUSD != 0.5 {
+		t.Errorf("model %q, %v dollars", r.Model, r.CostUSD)
+	}
+}
+
 // TestLittleIsKeptOfManyLines has it write long lines, and many.
 func TestLittleIsKeptOfManyLines(t *testing.T) {
 	const size = 1 << 20
