@@ -11,8 +11,52 @@ import (
 	"time"
 )
 
-// maxLine bounds a line of the stream; what a longer one says is not heard.
-const maxLine = 64 << 20
+// A child of the CLI can write to the CLI's output, so what it says is bounded.
+const (
+	maxLine    = 32 << 20 // bytes; what a longer one says is not heard, and no model could be told
+	maxList    = 1000     // elements of a list, and tools at work
+	maxAnswers = 10_000   // of the model, that are counted
+	maxName    = 200      // bytes of an id or a name
+	maxUsage   = 64 << 10 // bytes of what models have cost
+	maxText    = 1 << 20  // bytes of the last word
+)
+
+// few are the first elements of a list. Another value than a list has none.
+type few[T any] []T
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (f *few[T]) UnmarshalJSON(raw []byte) error {
+	*f = nil
+	if raw[0] != '[' {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if _, err := d.Token(); err != nil {
+		return err
+	}
+	for d.More() && len(*f) < maxList {
+		var v T
+		if err := lenient(d.Decode(&v)); err != nil {
+			return err
+		}
+		*f = append(*f, v)
+	}
+	return nil
+}
+
+// costs are what models have cost, by name.
+type costs map[string]struct {
+	CostUSD float64 `json:"costUSD"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *costs) UnmarshalJSON(raw []byte) error {
+	type plain costs // without this method
+	if len(raw) > maxUsage {
+		return nil
+	}
+	return lenient(json.Unmarshal(raw, (*plain)(c)))
+}
 
 // lines splits what is written to it. It is no bufio.Scanner because lines may
 // have megabytes and none may stop the reading.
@@ -86,20 +130,18 @@ type toolInput struct {
 
 // result is the last line of a run.
 type result struct {
-	IsError        bool     `json:"is_error"`
-	Text           string   `json:"result"`
-	Errors         []string `json:"errors"`
-	StopReason     string   `json:"stop_reason"`
-	TerminalReason string   `json:"terminal_reason"`
-	APIErrorStatus int      `json:"api_error_status"` // 0 if the service did not answer
-	Denials        []struct {
+	IsError        bool        `json:"is_error"`
+	Text           string      `json:"result"`
+	Errors         few[string] `json:"errors"`
+	StopReason     string      `json:"stop_reason"`
+	TerminalReason string      `json:"terminal_reason"`
+	APIErrorStatus int         `json:"api_error_status"` // 0 if the service did not answer
+	Denials        few[struct {
 		Tool  string    `json:"tool_name"`
 		Input toolInput `json:"tool_input"`
-	} `json:"permission_denials"`
+	}] `json:"permission_denials"`
 	// Usage is this run's, by model; total_cost_usd is the conversation's.
-	Usage map[string]struct {
-		CostUSD float64 `json:"costUSD"`
-	} `json:"model_usage_since_last_result"`
+	Usage costs `json:"model_usage_since_last_result"`
 }
 
 // synthetic is the model of messages that the CLI makes up itself.
@@ -152,6 +194,8 @@ func (s *stream) take(raw []byte) {
 		s.last, s.lastKind = &result{}, k.Subtype
 		if decode(raw, s.last) != nil {
 			s.last = nil
+		} else {
+			s.last.Text = strings.Clone(clip(s.last.Text, maxText))
 		}
 	}
 	s.heard(s.streaming != "" || len(s.open) == 0)
@@ -159,8 +203,9 @@ func (s *stream) take(raw []byte) {
 
 // decode is json.Unmarshal, except that a field of another type than ours is
 // left empty: the CLI's next version may have one.
-func decode(raw []byte, into any) error {
-	err := json.Unmarshal(raw, into)
+func decode(raw []byte, into any) error { return lenient(json.Unmarshal(raw, into)) }
+
+func lenient(err error) error {
 	if _, mistyped := errors.AsType[*json.UnmarshalTypeError](err); mistyped {
 		return nil
 	}
@@ -178,8 +223,9 @@ func (s *stream) system(raw []byte, subtype string) {
 	var init struct {
 		Model string `json:"model"`
 	}
-	if subtype == "init" && decode(raw, &init) == nil {
-		s.model = init.Model
+	// The CLI says it before it starts anything.
+	if subtype == "init" && s.model == "" && decode(raw, &init) == nil {
+		s.model = name(init.Model)
 	}
 }
 
@@ -197,7 +243,7 @@ func (s *stream) event(raw []byte) bool {
 	}
 	switch l.Event.Type {
 	case "message_start":
-		s.streaming = l.Event.Message.ID
+		s.streaming = name(l.Event.Message.ID)
 		s.reached = true
 	case "message_stop":
 		s.streaming = ""
@@ -214,26 +260,32 @@ func (s *stream) assistant(raw []byte) {
 		return
 	}
 	if l.Message.Model == synthetic {
-		s.word = l.Error
+		s.word = name(l.Error)
 		return
 	}
 	s.reached = true
-	if !slices.Contains(s.answers, l.Message.ID) {
-		s.answers = append(s.answers, l.Message.ID)
+	id := name(l.Message.ID)
+	if len(s.answers) < maxAnswers && !slices.Contains(s.answers, id) {
+		s.answers = append(s.answers, id)
 	}
-	if l.Message.ID != s.streaming {
+	if id != s.streaming {
 		s.streaming = "" // it came in one piece, after its stream broke off
 	}
 	for _, b := range l.Message.blocks() {
 		if b.Type != "tool_use" {
 			continue
 		}
-		s.open = append(s.open, b.ID)
+		if len(s.open) < maxList {
+			s.open = append(s.open, name(b.ID))
+		}
 		if s.progress != nil {
 			s.progress(b.event(s.site))
 		}
 	}
 }
+
+// name cuts an id or a name, and lets go of the rest of its line.
+func name(s string) string { return strings.Clone(clip(s, maxName)) }
 
 // results takes the answers of tools.
 func (s *stream) results(raw []byte) {
@@ -245,14 +297,14 @@ func (s *stream) results(raw []byte) {
 	}
 	for _, b := range l.Message.blocks() {
 		if b.Type == "tool_result" {
-			s.open = slices.DeleteFunc(s.open, func(id string) bool { return id == b.ToolUseID })
+			s.open = slices.DeleteFunc(s.open, func(id string) bool { return id == name(b.ToolUseID) })
 		}
 	}
 }
 
 // blocks returns a message's content; none if it is a plain text.
 func (m message) blocks() []block {
-	var all []block
+	var all few[block]
 	if decode(m.Content, &all) != nil {
 		return nil
 	}
@@ -261,7 +313,7 @@ func (m message) blocks() []block {
 
 // event is what is told of the use of a tool.
 func (b block) event(site string) Event {
-	e := Event{Tool: clean(b.Name), Detail: b.Input.describe(site)}
+	e := Event{Tool: clean(name(b.Name)), Detail: b.Input.describe(site)}
 	if (b.Name == "Edit" || b.Name == "Write") && filepath.IsLocal(e.Detail) {
 		e.File = e.Detail
 	}
@@ -293,10 +345,10 @@ func (s *stream) result() Result {
 		return r
 	}
 	for _, u := range s.last.Usage {
-		r.CostUSD += u.CostUSD
+		r.CostUSD += max(0, u.CostUSD)
 	}
 	for _, d := range s.last.Denials {
-		r.Denials = append(r.Denials, strings.TrimSpace(fmt.Sprintf("%s %s", clean(d.Tool), d.Input.describe(s.site))))
+		r.Denials = append(r.Denials, strings.TrimSpace(fmt.Sprintf("%s %s", clean(name(d.Tool)), d.Input.describe(s.site))))
 	}
 	if s.succeeded() {
 		r.Summary = strings.TrimSpace(clean(s.last.Text))

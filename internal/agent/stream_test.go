@@ -2,9 +2,11 @@ package agent
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -163,6 +165,77 @@ func TestLinesTooLong(t *testing.T) {
 	_, _ = l.Write([]byte("end\nnext\n"))
 	if d := cmp.Diff([]string{"next"}, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestLinesOfAnAttackerTakeLittle has a child of the CLI write to its output what is
+// small as a text and large as values, and much of it.
+func TestLinesOfAnAttackerTakeLittle(t *testing.T) {
+	const size = 1 << 20
+	many := func(item string) string {
+		return strings.TrimSuffix(strings.Repeat(item+",", size/(len(item)+1)), ",")
+	}
+	var models strings.Builder
+	for i := range size / 13 {
+		fmt.Fprintf(&models, `"%07d":{},`, i)
+	}
+	for name, line := range map[string]string{
+		"blocks":  `{"type":"assistant","message":{"id":"m","content":[` + many("{}") + `]}}`,
+		"answers": `{"type":"user","message":{"content":[` + many("{}") + `]}}`,
+		"denials": `{"type":"result","subtype":"success","permission_denials":[` + many("{}") + `]}`,
+		"errors":  `{"type":"result","subtype":"success","errors":[` + many(`""`) + `]}`,
+		"models":  `{"type":"result","subtype":"success","model_usage_since_last_result":{` + strings.TrimSuffix(models.String(), ",") + `}}`,
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		quiet().take([]byte(line))
+		runtime.ReadMemStats(&after)
+		got := after.TotalAlloc - before.TotalAlloc
+		if got > 6*size {
+			t.Errorf("%s: a line of %d bytes takes %d", name, len(line), got)
+		}
+	}
+}
+
+// TestForgedLines has it write what the CLI would. The CLI said first which model it
+// uses, which becomes a dimension of metrics; and nothing costs less than nothing.
+func TestForgedLines(t *testing.T) {
+	s := quiet()
+	for _, line := range []string{
+		`{"type":"system","subtype":"init","model":"claude-test-1"}`,
+		`{"type":"system","subtype":"init","model":"forged"}`,
+		`{"type":"result","subtype":"success","result":"x","model_usage_since_last_result":{"a":{"costUSD":0.5},"b":{"costUSD":-100}}}`,
+	} {
+		s.take([]byte(line))
+	}
+	if r := s.result(); r.Model != "claude-test-1" || r.CostUSD != 0.5 {
+		t.Errorf("model %q, %v dollars", r.Model, r.CostUSD)
+	}
+}
+
+// TestLittleIsKeptOfManyLines has it write long lines, and many.
+func TestLittleIsKeptOfManyLines(t *testing.T) {
+	const size = 1 << 20
+	long := strings.Repeat("x", size)
+	s := quiet()
+	s.progress = func(e Event) {
+		if len(e.Tool) > maxName {
+			t.Errorf("the name of a tool has %d bytes", len(e.Tool))
+		}
+	}
+	for i := range 3 {
+		s.take(fmt.Appendf(nil, `{"type":"assistant","message":{"id":"%d%s","content":[{"type":"tool_use","id":"%d%s","name":"%s"}]}}`, i, long, i, long, long))
+	}
+	s.take([]byte(`{"type":"system","subtype":"init","model":"` + long + `"}`))
+	s.take([]byte(`{"type":"result","subtype":"success","result":"` + long + long + `","permission_denials":[{"tool_name":"` + long + `"}]}`))
+	if kept := len(s.model) + len(strings.Join(s.open, "")) + len(strings.Join(s.answers, "")) + len(s.result().Denials[0]) + len(s.last.Text); kept > size+3000 {
+		t.Errorf("%d bytes are kept of lines of %d", kept, size)
+	}
+	for i := range maxAnswers + 10 {
+		s.take(fmt.Appendf(nil, `{"type":"assistant","message":{"id":"%d","content":[{"type":"tool_use","id":"%d"}]}}`, i, i))
+	}
+	if len(s.answers) > maxAnswers || len(s.open) > maxList {
+		t.Errorf("%d answers and %d tools are kept", len(s.answers), len(s.open))
 	}
 }
 

@@ -473,6 +473,7 @@ func TestCannotBeBuilt(t *testing.T) {
 		{"package.json is a list", map[string]string{"package.json": `[]`}, "package.json is not valid: it is not an object"},
 		{"package.json is empty", map[string]string{"package.json": ""}, "package.json is not valid"},
 		{"package.json is null", map[string]string{"package.json": "null"}, `no "build" script`},
+		{"package.json is endless", map[string]string{"package.json": `{"scripts": {"build": "true"}}` + strings.Repeat(" ", 2<<20)}, "package.json is larger than"},
 		{"no scripts", map[string]string{"package.json": `{}`}, `no "build" script`},
 		{"no build script", map[string]string{"package.json": `{"scripts": {"dev": "astro dev"}}`}, `no "build" script`},
 		{"empty build script", map[string]string{"package.json": `{"scripts": {"build": " "}}`}, `no "build" script`},

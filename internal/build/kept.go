@@ -25,7 +25,7 @@ import (
 const (
 	keptPrefix = "node_modules-" // followed by the hash of the inputs
 	keptSuffix = ".tar"
-	keptEnd    = ".whole" // the last entry: a crash of the machine may cut a file
+	keptEnd    = "." // the last entry, as no file is called: a crash of the machine may cut a file
 
 	keptLife      = 30 * 24 * time.Hour // since it was last used
 	maxKept       = 2

@@ -20,7 +20,8 @@ import (
 func packed(t *testing.T) map[string]string {
 	t.Helper()
 	p := newPlace(t, map[string]string{
-		"pkg/package.json": `{"name": "flour", "version": "1.0.0", "bin": "./mill.js"}`,
+		// Packages may leave what they like, so nothing there can mark the end.
+		"pkg/package.json": `{"name": "flour", "version": "1.0.0", "bin": "./mill.js", "scripts": {"postinstall": "touch ../.whole ../.end"}}`,
 		"pkg/mill.js":      "#!/usr/bin/env node\n",
 		"package.json":     `{"name": "site", "version": "1.0.0", "scripts": {"build": "node build.js"}, "dependencies": {"flour": "file:./flour-1.0.0.tgz"}}`,
 		"build.js":         "const fs = require('fs');" + writeIndex,

@@ -24,6 +24,9 @@ const (
 	// maxFile bounds a file that is read whole, in bytes: large lock files have a
 	// few megabytes.
 	maxFile = 64 << 20
+	// maxManifest bounds package.json, which takes many times its size when it is
+	// read; large ones have a tenth of it.
+	maxManifest = 1 << 20
 )
 
 var errTimeout = errors.New("the step took too long")
@@ -134,8 +137,10 @@ func (s *site) checkLinks() error {
 
 // manifest is package.json, by its top-level names.
 func (s *site) manifest() (map[string]json.RawMessage, error) {
-	raw, err := s.read("package.json")
+	raw, err := leftover.ReadFile(s.root, "package.json", maxManifest)
 	switch {
+	case errors.Is(err, leftover.ErrTooLarge):
+		return nil, &Error{CodeFailed, "package.json is larger than 1 MB, so the site cannot be built."}
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &Error{CodeFailed, "The repository has no package.json, so the site cannot be built."}
 	case errors.Is(err, leftover.ErrIrregular):

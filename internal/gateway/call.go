@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -60,12 +61,16 @@ func invalid(message string) *refusal {
 	return &refusal{http.StatusBadRequest, "invalid_request_error", "the gateway refuses this: " + message}
 }
 
-// examine says why a call does not pass; nil if it does. A large body takes several
-// times its size meanwhile, so one is looked at after the other.
+// examine says why a call does not pass; nil if it does. A large body takes some time,
+// so one is looked at after the other.
 func (j *Job) examine(c *call, body []byte) *refusal {
 	j.examining.Lock()
 	defer j.examining.Unlock()
-	parts, err := members(body)
+	var parts map[string]json.RawMessage
+	err := errors.New("no JSON")
+	if json.Valid(body) {
+		parts, err = members(body)
+	}
 	if err != nil {
 		return invalid("the body is not one JSON object with each name once")
 	}

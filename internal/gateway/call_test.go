@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -82,6 +83,44 @@ func TestBodiesThatPass(t *testing.T) {
 		body := `{"model":"claude-test-1",` + parts + `}`
 		if status, _, answer := do(t, request(t, j, http.MethodPost, "/v1/messages", body)); status != 200 || came != body {
 			t.Errorf("%s: got %d %s; %s came through", body, status, answer, came)
+		}
+	}
+}
+
+// TestLargeBodiesTakeLittle looks at bodies that are small as a text and large as
+// values.
+func TestLargeBodiesTakeLittle(t *testing.T) {
+	const size = 4 << 20
+	many := func(item string) string {
+		return strings.TrimSuffix(strings.Repeat(item+",", size/(len(item)+1)), ",")
+	}
+	var names strings.Builder
+	for i := range size / 12 {
+		fmt.Fprintf(&names, `,"%07d":0`, i)
+	}
+	text := strings.Repeat("x", size)
+	j := &Job{config: Config{Models: []string{"claude-test-1"}}}
+	for _, tt := range []struct {
+		name, parts string
+		passes      bool
+	}{
+		{"names", `"x":0` + names.String(), false},
+		{"numbers for messages", `"messages":[` + many("0") + `]`, false},
+		{"messages", `"messages":[` + many("{}") + `]`, false},
+		{"tools", `"tools":[` + many("{}") + `]`, false},
+		{"blocks", `"messages":[{"content":[` + many("{}") + `]}]`, false},
+		{"names of a block", `"messages":[{"content":[{"x":0` + names.String() + `}]}]`, false},
+		{"a long text", `"messages":[{"content":[{"type":"text","text":"` + text + `"}]}]`, true},
+		{"a schema", `"tools":[{"name":"x","input_schema":{"x":0` + names.String() + `}}]`, true},
+	} {
+		body := []byte(`{"model":"claude-test-1",` + tt.parts + `}`)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		refused := j.examine(&call{}, body)
+		runtime.ReadMemStats(&after)
+		got := after.TotalAlloc - before.TotalAlloc
+		if passes := refused == nil; passes != tt.passes || got > 2*size {
+			t.Errorf("%s: passes %v, takes %d bytes for %d", tt.name, passes, got, len(body))
 		}
 	}
 }

@@ -145,6 +145,44 @@ func TestPasses(t *testing.T) {
 	}
 }
 
+// TestHeadersThatPass has an agent ask for another protocol, and say what whoever
+// stands before the model's service may heed. Only what the CLI needs comes through.
+func TestHeadersThatPass(t *testing.T) {
+	for _, isBedrock := range []bool{false, true} {
+		got := http.Header{}
+		j := open(t, Config{Bedrock: isBedrock, Models: []string{"claude-test-1"}}, func(w http.ResponseWriter, r *http.Request) {
+			got = r.Header.Clone()
+			_, _ = io.WriteString(w, "{}")
+		})
+		path := "/v1/messages"
+		if isBedrock {
+			path = "/model/claude-test-1/invoke"
+		}
+		r := request(t, j, http.MethodPost, path, hello)
+		for name, value := range map[string]string{
+			"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "Http2-Settings": "AAMAAABkAAQAAP__", "Te": "trailers",
+			"X-Forwarded-Host": "a", "X-Original-Url": "/v1/files", "X-Http-Method-Override": "DELETE", "X-Amz-Security-Token": "a",
+			"Anthropic-Workspace-Id": "a", "X-Litellm-Api-Base": "a", "Range": "bytes=0-1", "Origin": "a",
+			"Accept": "application/json", "User-Agent": "claude-cli", "Anthropic-Version": "2023-06-01", "Anthropic-Beta": "x",
+		} {
+			r.Header.Set(name, value)
+		}
+		if status, _, body := do(t, r); status != 200 {
+			t.Errorf("answer %d %s", status, body)
+		}
+		for _, name := range []string{"Accept", "User-Agent", "Anthropic-Version", "Anthropic-Beta", "Content-Type", "Content-Length", "X-Api-Key"} {
+			if got.Get(name) == "" {
+				t.Errorf("Bedrock %v: %s is missing", isBedrock, name)
+			}
+			got.Del(name)
+		}
+		got.Del("Accept-Encoding") // empty or identity
+		if len(got) > 0 {
+			t.Errorf("Bedrock %v: %v came through", isBedrock, got)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	j := open(t, Config{MaxBody: 10}, func(http.ResponseWriter, *http.Request) {
 		t.Error("came through")

@@ -155,28 +155,22 @@ func (j *Job) authorized(r *http.Request) bool {
 	return subtle.ConstantTimeCompare([]byte(got), []byte(j.Token)) == 1
 }
 
-// rewrite turns the agent's call into ours. Hop-by-hop and forwarding headers
-// are gone already. Answers are asked for as they are, so that their tokens can
-// be counted.
+// rewrite turns the agent's call into ours: of its headers only what is known to be
+// harmless is signed. Answers are asked for as they are, so that their tokens can be
+// counted.
 func (j *Job) rewrite(p *httputil.ProxyRequest) {
 	p.SetURL(j.config.Upstream)
-	h := p.Out.Header
-	if j.config.Bedrock { // only what is known to be harmless is signed
-		p.Out.URL.RawQuery = ""
-		p.Out.Header = http.Header{}
-		for _, name := range []string{"Accept", "Content-Type", "User-Agent", "Anthropic-Beta", "Anthropic-Version"} {
-			if v, ok := h[name]; ok {
-				p.Out.Header[name] = v
-			}
-		}
-		p.Out.Header.Set("Content-Type", "application/json")
-		return
-	}
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
-	for _, name := range []string{"X-Api-Key", "Authorization", "Cookie", "Accept-Encoding", "Content-Encoding"} {
-		h.Del(name)
+	if j.config.Bedrock {
+		p.Out.URL.RawQuery = ""
 	}
-	h.Set("Content-Type", "application/json") // the service reads the body as it was looked at here
+	h := http.Header{"Content-Type": {"application/json"}} // the service reads the body as it was looked at here
+	for _, name := range []string{"Accept", "User-Agent", "Anthropic-Beta", "Anthropic-Version"} {
+		if v, ok := p.Out.Header[name]; ok {
+			h[name] = v
+		}
+	}
+	p.Out.Header = h
 }
 
 // modify looks at an answer before it is passed on.

@@ -34,7 +34,7 @@ func dropPrivileges() error {
 	return nil
 }
 
-// filterCalls refuses to this thread what Landlock does not see: sockets that are
+// filterCalls refuses to this thread what neither Landlock nor namespaces see: sockets that are
 // neither TCP nor, if unixToo says so, of the unix kind; TCP that connects while
 // it sends; and rings that do the same without a system call. And what one process
 // of a user may do to another: set its limits, share memory and queues with it.

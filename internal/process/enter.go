@@ -108,6 +108,10 @@ func (s spec) first() record {
 	if !s.PWD {
 		env = slices.DeleteFunc(env, isPWD)
 	}
+	// Some kinds of sockets know no namespaces. The program inherits the filter.
+	if err := filterCalls(true); err != nil {
+		return record{Wall: err.Error()}
+	}
 	child, err := syscall.ForkExec(s.Program, append([]string{s.Program}, s.Args...), &syscall.ProcAttr{ //nolint:gosec // to start it is what it is for
 		Env:   env,
 		Files: []uintptr{0, 1, 2},

@@ -109,6 +109,18 @@ func TestDatagrams(t *testing.T) {
 	})
 }
 
+// TestOtherNetworks has a child ask for a socket that leads past every network
+// namespace: to the machine that this one runs on.
+func TestOtherNetworks(t *testing.T) {
+	overWalls(t, func(t *testing.T, r *process.Runner) {
+		t.Helper()
+		got := walled(t, r, func(*process.Command) {}, `perl -e 'print socket(my $vsock, 40, 1, 0) ? "made" : $!'`)
+		if refused := got == "Permission denied"; refused != (r.Wall != process.WallOff) {
+			t.Errorf("a socket of the kind vsock: %s", got)
+		}
+	})
+}
+
 func TestProbe(t *testing.T) {
 	overWalls(t, func(t *testing.T, r *process.Runner) {
 		t.Helper()

@@ -172,4 +172,7 @@ func TestGatewayIsTheOnlyWay(t *testing.T) {
 			t.Errorf("%s: %s, so nothing is shown", name, said)
 		}
 	}
+	if said := w.plainly(w.tmp(), "curl -s -o /dev/null -w '%{http_code}' -d '{}' "+w.model.URL()+"/v1/files"); said != "200" {
+		t.Errorf("another path: %s, so nothing is shown", said)
+	}
 }

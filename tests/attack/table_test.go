@@ -43,7 +43,7 @@ func wallRows() []row {
 		{what: "Read the arguments of other programs", outcomes: []string{"arguments"}, open: []string{users, bare, landlock}, note: "The worker gives no program a secret as an argument."},
 		{what: "Read or change another project's checkout", outcomes: []string{"victim_site_read", "victim_site_write", "build_victim_site_read", "config_victim_site_read", "postinstall_victim_site_read"}},
 		{what: "Read another project's running job, or its conversations", outcomes: []string{"victim_job_read", "victim_transcript"}},
-		{what: "Read another project's repository, or poison its packages", outcomes: []string{"victim_repository", "victim_cache_write"}},
+		{what: "Read another project's repository, or poison its packages", outcomes: []string{"victim_repository", "victim_cache_write", "victim_downloads_write"}},
 		{what: "List which projects have a workspace here", outcomes: []string{"workspaces_list"}, open: []string{bare}, note: "The ids are seen, and nothing else. Give the directory of all workspaces mode 0711."},
 		{what: "Change what the worker remembers of the project: whose it is, which command the checkout is for", outcomes: []string{"own_state_write", "own_owner_write", "build_own_state_write", "config_own_state_write", "postinstall_own_state_write"}},
 		{what: "Change modes and times of the worker's files", outcomes: []string{"own_state_modes"}, open: []string{landlock}, note: "It reads and writes none of them, and can keep the worker from them: a denial of service across projects. Prefer another wall where projects do not trust each other."},

@@ -33,6 +33,9 @@ func Start(tb testing.TB) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/messages", s.messages)
 	mux.HandleFunc("POST /v1/messages/count_tokens", s.countTokens)
+	mux.HandleFunc("POST /v1/files", func(w http.ResponseWriter, _ *http.Request) { // the service has more to offer
+		writeJSON(w, http.StatusOK, map[string]string{"type": "file", "id": "file_modelserver"})
+	})
 	mux.HandleFunc("POST /model/{model}/invoke", s.messages)
 	mux.HandleFunc("POST /model/{model}/invoke-with-response-stream", s.messages)
 	s.http = httptest.NewServer(mux)

@@ -19,6 +19,7 @@ func fileAttacks() []attack {
 			return search(filepath.Join(p.Victim, "worker", "conversations"))
 		}},
 		{"victim_cache_write", func(p plan) (string, error) { return touch(filepath.Join(p.Victim, "worker", "cache")) }},
+		{"victim_downloads_write", func(p plan) (string, error) { return touch(filepath.Join(p.Victim, "cache")) }},
 		{"victim_repository", func(p plan) (string, error) {
 			return list(filepath.Join(p.Victim, "worker", "git", "objects"))
 		}},
