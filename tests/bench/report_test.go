@@ -34,6 +34,7 @@ const (
 	wholeFar      = "The same, requests 20 ms away"
 	coldNear      = "The same in a cold workspace with kept packages, without the clone"
 	coldFar       = "The same in a cold workspace, requests 20 ms away"
+	gitHistory    = "git of a command, with ten times the history"
 	startUp       = "Start of the program → first ReceiveMessage"
 	memory        = "Resident memory, idle"
 	deployGrowth  = "Deploy of a site with ten times as many files"
@@ -44,7 +45,7 @@ func order() []string {
 	return []string{
 		receiveOne, receiveFour, claimHandler, claimAgent, recovery, recoveryReal,
 		callsIdle, callsClaimed, callsMessage, shutdown, shutdownAfter, startUp, memory,
-		gitSmall, gitLarge, gitIgnored,
+		gitSmall, gitLarge, gitIgnored, gitHistory,
 		deployGrowth, deployInTurn,
 		wholeNear, wholeFar, coldNear, coldFar,
 	}
