@@ -49,18 +49,14 @@ func (j *job) isSuperseded(site journal.Site) bool {
 // wantDeploy remembers that a bucket nobody deployed to yet shall get the thread,
 // although its build failed: also when the next command changes nothing.
 func (j *job) wantDeploy(ctx context.Context) error {
-	isKnown := func(ctx context.Context) (bool, error) {
-		_, known, err := j.h.Journal.LoadSite(ctx, j.bucketName())
-		return known, err
-	}
-	if known, err := isKnown(ctx); known || err != nil {
+	if _, known, err := j.h.Journal.LoadSite(ctx, j.bucketName()); known || err != nil {
 		return err // there is nothing to wait for
 	}
-	return j.inTurn(ctx, func(ctx context.Context, t *claim.Lease) error {
-		if known, err := isKnown(ctx); known || err != nil {
-			return err
+	return j.inTurn(ctx, func(ctx context.Context, t *turn) error {
+		if t.known {
+			return nil
 		}
-		return j.saveSite(ctx, journal.Site{Bucket: j.bucketName()}, t)
+		return j.saveSite(ctx, journal.Site{Bucket: j.bucketName()}, t.lease)
 	})
 }
 
@@ -83,52 +79,58 @@ func (j *job) deploy(ctx context.Context) error {
 		return nil
 	}
 	err := j.inTurn(ctx, j.deployInTurn)
-	j.endTurn(ctx) // nobody need wait for the push
-	return err
-}
-
-func (j *job) deployInTurn(ctx context.Context, t *claim.Lease) error {
-	name := j.bucketName()
-	before, _, err := j.h.Journal.LoadSite(ctx, name)
+	var leaving sync.WaitGroup
+	defer leaving.Wait()
+	leaving.Go(func() { j.endTurn(ctx) }) // nobody need wait for the push, nor we for this
 	if err != nil {
 		return err
 	}
-	if j.isSuperseded(before) { // since the build began
+	return j.record(ctx, journal.Deployed)
+}
+
+func (j *job) deployInTurn(ctx context.Context, t *turn) error {
+	name := j.bucketName()
+	if j.isSuperseded(t.site) { // since the build began
 		j.mu.Lock()
 		j.out.Superseded = true
 		j.mu.Unlock()
-		return j.record(ctx, journal.Deployed)
+		return nil
 	}
 	j.tell("deploy", "uploading to "+name)
-	site, err := j.sync(ctx, t, j.begun(name, before), before)
+	site, err := j.sync(ctx, t.lease, j.begun(name, t.site), t.site)
 	if err != nil {
 		if !j.blame(ctx, err) {
 			return err
 		}
-		return j.record(ctx, journal.Deployed)
+		return nil
 	}
 	j.mu.Lock()
 	j.deployed(site.Deployed)
 	j.mu.Unlock()
-	return j.record(ctx, journal.Deployed)
+	return nil
 }
 
 // sync makes the bucket hold the build, and the journal know what it holds: before,
-// that something is begun, and after, what came of it.
+// while the build is read, that something is begun, and after, what came of it.
 func (j *job) sync(ctx context.Context, t *claim.Lease, site, before journal.Site) (journal.Site, error) {
 	bucket, err := j.h.Bucket(site.Bucket)
 	if err != nil {
 		return site, err
 	}
-	if err := j.saveSite(ctx, site, t); err != nil {
-		return site, err
+	var notBegun error
+	begin := func(ctx context.Context) error {
+		notBegun = j.saveSite(ctx, site, t)
+		return notBegun
 	}
 	state, undisturbed := j.recallBucket(ctx, before)
 	may := func() error { return j.mayDeploy(t) }
 	result, err := deploy.Sync(ctx, turnBucket{bucket, may}, deploy.Options{
 		Dir: j.dist, Grace: j.h.AssetGrace, Retired: site.Retired, Now: j.h.Now,
-		BeforePages: j.beforePages, State: state, Undisturbed: undisturbed, Rules: site.Rules,
+		Begin: begin, BeforePages: j.beforePages, State: state, Undisturbed: undisturbed, Rules: site.Rules,
 	})
+	if notBegun != nil {
+		return site, notBegun
+	}
 	var refused *deploy.Error
 	if errors.As(err, &refused) && refused.Code == deploy.CodeRefused { // the bucket was not touched
 		before.Bucket = site.Bucket

@@ -4,6 +4,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,7 +111,7 @@ func (h *Instruction) Handle(ctx context.Context, in protocol.InputMessage) (pro
 		return answer, err
 	}
 	if err := h.admit(j); err != nil {
-		return protocol.Answer{}, err
+		return protocol.Answer{}, cmp.Or(j.opened(ctx), err)
 	}
 	return j.handle(ctx)
 }
@@ -183,7 +184,8 @@ func (h *Instruction) attempts() int {
 	return h.MaxAttempts
 }
 
-// open asks the journal first. Without a job, the answer is all there is to do.
+// open asks the journal first. Without a job, the answer is all there is to do. With
+// one, the journal does not know of this run yet; see opened.
 func (h *Instruction) open(ctx context.Context, in protocol.InputMessage) (*job, protocol.Answer, error) {
 	e, found, err := h.Journal.Load(ctx, h.Lease.Key(), h.entryID(in))
 	if err != nil {
@@ -213,9 +215,6 @@ func (h *Instruction) open(ctx context.Context, in protocol.InputMessage) (*job,
 		return nil, protocol.Answer{}, h.internal(ctx, err)
 	}
 	j.entry.Runs++
-	if err := j.record(ctx, journal.Opened); err != nil {
-		return nil, protocol.Answer{}, h.internal(ctx, err)
-	}
 	return j, protocol.Answer{}, nil
 }
 
@@ -286,6 +285,9 @@ func (h *Instruction) CutOff(ctx context.Context, in protocol.InputMessage) (pro
 	j, answer, err := h.open(clean, in)
 	if j == nil {
 		return answer, err
+	}
+	if err := j.opened(clean); err != nil {
+		return protocol.Answer{}, err
 	}
 	if err := h.check(in); err != nil { // it may not have come to that
 		return protocol.Answer{}, err

@@ -52,6 +52,9 @@ func newJob(h *Instruction, in protocol.InputMessage, e journal.Entry) (*job, er
 // or an error.
 func (j *job) handle(ctx context.Context) (protocol.Answer, error) {
 	if j.entry.Interrupted { // decided before a crash
+		if err := j.opened(ctx); err != nil {
+			return protocol.Answer{}, err
+		}
 		return j.cutOff(ctx)
 	}
 	if !j.entry.Blamed { // an earlier run failed transiently; that is forgotten
@@ -86,7 +89,7 @@ func (j *job) handle(ctx context.Context) (protocol.Answer, error) {
 // steps is the whole of a command. Each step is recorded before the next one
 // begins, and skipped if a former run recorded it.
 func (j *job) steps(ctx context.Context) error {
-	if err := j.measure(ctx, "workspace", j.openWorkspace); err != nil {
+	if err := j.measure(ctx, "workspace", j.begin); err != nil {
 		return err
 	}
 	if err := j.measure(ctx, "install", j.prepare); err != nil {
@@ -104,8 +107,31 @@ func (j *job) steps(ctx context.Context) error {
 	return j.deployAndPush(ctx)
 }
 
-func (j *job) openWorkspace(ctx context.Context) error {
+// opened has the journal know of this run.
+func (j *job) opened(ctx context.Context) error {
+	if err := j.record(ctx, journal.Opened); err != nil {
+		return j.h.internal(ctx, err)
+	}
+	return nil
+}
+
+// begin opens the workspace while the journal takes note of the run. Before both are
+// done nothing of the command is.
+func (j *job) begin(ctx context.Context) error {
 	j.tell("workspace", "opening branch "+protocol.Branch(j.in.ThreadID))
+	var noted error
+	var wg sync.WaitGroup
+	defer wg.Wait() // also when opening panics
+	wg.Go(func() { noted = j.opened(ctx) })
+	err := j.openWorkspace(ctx)
+	wg.Wait()
+	return cmp.Or(noted, err)
+}
+
+func (j *job) openWorkspace(ctx context.Context) error {
+	if err := j.h.Lease.Check(); err != nil {
+		return err
+	}
 	ws, err := j.h.Workspaces.Open(ctx, workspace.Request{
 		ProjectID: j.in.ProjectID, UserID: j.in.UserID, Dir: j.h.Pair.Dir(), RepoURL: j.in.RepoURL,
 		Branch: protocol.Branch(j.in.ThreadID), Owner: j.in.CommandID, Committed: j.committed(),

@@ -25,9 +25,13 @@ func IsBucket(key string) bool { return strings.HasPrefix(key, bucketKey) }
 // bucket, and their workers deploy to it in turn.
 type turn struct {
 	cancel context.CancelFunc
-	asked  chan struct{} // closed when lease or err is there
+	asked  chan struct{} // closed when lease and site, or err, are there
 	lease  *claim.Lease
 	err    error
+	// site is what the journal knows of the bucket. Until the turn ends nobody else
+	// can write that.
+	site  journal.Site
+	known bool
 }
 
 // askTurn asks for the bucket. What comes until it is needed, such as a build, goes
@@ -41,16 +45,18 @@ func (j *job) askTurn(ctx context.Context) *turn {
 	j.turn = t
 	go func() {
 		defer close(t.asked)
-		t.lease, t.err = j.h.Buckets.Await(ctx, bucketKey+j.bucketName())
+		if t.lease, t.err = j.h.Buckets.Await(ctx, bucketKey+j.bucketName()); t.err == nil {
+			t.site, t.known, t.err = j.h.Journal.LoadSite(ctx, j.bucketName())
+		}
 	}()
 	return t
 }
 
 // awaitTurn returns when the bucket is ours.
-func (j *job) awaitTurn(ctx context.Context) (*claim.Lease, error) {
+func (j *job) awaitTurn(ctx context.Context) (*turn, error) {
 	t := j.askTurn(ctx)
 	<-t.asked
-	return t.lease, t.err
+	return t, t.err
 }
 
 // endTurn lets the next one deploy. A turn that cannot be given up ends like that
@@ -78,15 +84,15 @@ var errTurnLost = errors.New("the turn on the bucket was lost")
 
 // inTurn runs a part of a deploy that only one worker at a time may do. It ends
 // when the turn is lost.
-func (j *job) inTurn(ctx context.Context, do func(ctx context.Context, t *claim.Lease) error) error {
+func (j *job) inTurn(ctx context.Context, do func(ctx context.Context, t *turn) error) error {
 	t, err := j.awaitTurn(ctx)
 	if err != nil {
 		return err
 	}
-	bound, unbind := t.Bind(ctx)
+	bound, unbind := t.lease.Bind(ctx)
 	defer unbind()
 	err = do(bound, t)
-	if err != nil && ctx.Err() == nil && (t.Check() != nil || errors.Is(err, errTurnLost)) {
+	if err != nil && ctx.Err() == nil && (t.lease.Check() != nil || errors.Is(err, errTurnLost)) {
 		j.endTurn(ctx) // another try asks anew
 		return &StepError{Code: protocol.DeployFailed, Reason: "another worker took over the bucket of this site in the meantime", Err: errTurnLost}
 	}

@@ -41,6 +41,9 @@ type Item struct {
 	// Refused is set if the message will not be worked on. It interrupts
 	// nobody.
 	Refused bool
+	// Known, if there, reports whether the command has been answered already;
+	// such a one interrupts nothing. It is asked only of one that else would.
+	Known func() bool `json:"-"`
 	// Interrupts is set if the message wants whatever runs to stop,
 	// whatever its thread.
 	Interrupts bool

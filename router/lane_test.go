@@ -262,6 +262,8 @@ func but(item router.Item, change func(*router.Item)) router.Item {
 func otherThread(i *router.Item) { i.Thread = "2" }
 func again(i *router.Item)       { i.Again = true }
 func refused(i *router.Item)     { i.Refused = true }
+func known(i *router.Item)       { i.Known = func() bool { return true } }
+func unknown(i *router.Item)     { i.Known = func() bool { return false } }
 func interrupts(i *router.Item)  { i.Interrupts = true }
 func only(i *router.Item)        { i.Key, i.Command, i.Thread, i.Interrupts, i.Only = "", "", "", true, true }
 
@@ -280,6 +282,8 @@ func TestLaneInterruption(t *testing.T) {
 		{"a second delivery does not cancel the first", command("a", 11), ""},
 		{"a command that was received before waits", but(command("b", 11), again), ""},
 		{"a refused command waits", but(command("b", 11), refused), ""},
+		{"a command that was answered before waits", but(command("b", 11), known), ""},
+		{"a command that was not answered cancels", but(command("b", 11), unknown), "thread any"},
 		{"a later command that interrupts cancels any thread", but(but(command("b", 11), otherThread), interrupts), "thread any"},
 		{"an earlier command that interrupts waits", but(command("b", 9), interrupts), ""},
 		{"a command that interrupts and was received before waits", but(but(command("b", 11), interrupts), again), ""},
@@ -680,4 +684,35 @@ func TestLaneHandsOutNothingAfterClose(t *testing.T) {
 			l.Close() //nolint:errcheck // it cannot fail
 		}
 	})
+}
+
+// TestLaneAsksWhatIsKnown: the journal is asked of a command only if the answer
+// matters.
+func TestLaneAsksWhatIsKnown(t *testing.T) {
+	for _, test := range []struct {
+		rule    string
+		arrives router.Item
+		running bool
+		asked   int
+	}{
+		{"nothing runs", command("b", 11), false, 0},
+		{"of another thread", but(command("b", 11), otherThread), true, 0},
+		{"sent earlier", command("b", 9), true, 0},
+		{"it would interrupt", command("b", 11), true, 1},
+	} {
+		t.Run(test.rule, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked := 0
+				test.arrives.Known = func() bool { asked++; return true }
+				d := drive(t, router.LaneConfig{Policy: "thread", Drop: func(*message.Message) {}})
+				if test.running {
+					d.do(deliver(command("a", 10)), take)
+				}
+				d.do(deliver(test.arrives))
+				if asked != test.asked {
+					t.Errorf("asked %d times, want %d", asked, test.asked)
+				}
+			})
+		})
+	}
 }

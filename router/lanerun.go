@@ -254,7 +254,10 @@ func (s *laneState) interrupted(by Item) bool {
 	if by.Again || by.Command == runs.Command {
 		return false
 	}
-	return by.Interrupts || s.config.Policy == AnyThread || by.Thread == runs.Thread
+	if !by.Interrupts && s.config.Policy != AnyThread && by.Thread != runs.Thread {
+		return false
+	}
+	return by.Known == nil || !by.Known()
 }
 
 // itemHeap is a heap of messages, the one sent first on top.

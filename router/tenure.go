@@ -192,9 +192,12 @@ func (t *tenure) read(msg *message.Message) Item {
 		ID: d.MessageID, Key: cmd.CommandID + "\x00" + cmd.Digest(), Command: cmd.CommandID, Thread: cmd.ThreadID, Sent: d.Sent,
 		Again: d.Receives > 1 || d.Resent, Interrupts: cmd.Interrupts, Value: received{command: cmd},
 	}
-	ctx, cancel := context.WithTimeout(t.r.ctx, 2*time.Second)
-	defer cancel()
-	item.Refused = cmd.Pair() != t.pair || cmd.Validate(t.instruction.Rules) != nil || t.instruction.Known(ctx, *cmd)
+	item.Refused = cmd.Pair() != t.pair || cmd.Validate(t.instruction.Rules) != nil
+	item.Known = func() bool {
+		ctx, cancel := context.WithTimeout(t.r.ctx, 2*time.Second)
+		defer cancel()
+		return t.instruction.Known(ctx, *cmd)
+	}
 	return item
 }
 

@@ -10,6 +10,7 @@ package build
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/webordinary/claude-code-container/internal/process"
@@ -85,6 +86,9 @@ type Builder struct {
 	Timeout time.Duration
 	Now     func() time.Time // nil means time.Now
 	Log     *slog.Logger     // nil means none
+
+	mu       sync.Mutex
+	versions map[nodeProgram]string // by node --version
 }
 
 // Prepare installs what the lock file asks for into a checkout in which no agent

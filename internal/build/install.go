@@ -129,7 +129,7 @@ func (s *site) inputs(ctx context.Context) (string, error) {
 	if _, ok := pkg["workspaces"]; ok {
 		return "", nil
 	}
-	version, err := s.run(ctx, "node", "--version")
+	version, err := s.nodeVersion(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -147,7 +147,7 @@ func (s *site) inputs(ctx context.Context) (string, error) {
 	for _, name := range []string{lockFile, shrinkwrapFile, ".npmrc"} {
 		add(name, s.hash(name))
 	}
-	add("node", version.stdout.String())
+	add("node", version)
 	config := slices.DeleteFunc(slices.Clone(s.Env), func(kv string) bool {
 		return !strings.HasPrefix(strings.ToLower(kv), "npm_config_")
 	})

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,39 +67,9 @@ func (s *site) unpack(ctx context.Context, from io.Reader) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close() //nolint:errcheck // what is written is closed by itself
-	in := tar.NewReader(from)
-	for {
-		h, err := in.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			return errors.New("the kept packages are not whole")
-		case err != nil:
-			return err
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case h.Name == keptEnd:
-			return nil
-		}
-		if err := unpackOne(root, h, in); err != nil {
-			return err
-		}
-	}
-}
-
-func unpackOne(root *os.Root, h *tar.Header, body io.Reader) error {
-	switch h.Typeflag {
-	case tar.TypeDir:
-		return root.Mkdir(path.Clean(h.Name), 0o770)
-	case tar.TypeSymlink:
-		return root.Symlink(h.Linkname, h.Name)
-	}
-	f, err := root.OpenFile(h.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, h.FileInfo().Mode().Perm()|0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, body)
-	return errors.Join(err, f.Close())
+	u := newUnpacker(root)
+	err = u.all(ctx, tar.NewReader(from))
+	return errors.Join(err, u.end())
 }
 
 // keep puts the tree that npm ci has just made into the cache. It is a courtesy to

@@ -1,6 +1,7 @@
 package build_test
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -120,6 +121,36 @@ func TestPackagesAreCopiedInABuild(t *testing.T) {
 	}
 	if text := q.read(t, "node_modules/flour/mill.js"); text != "#!/usr/bin/env node\n" {
 		t.Errorf("mill.js is %q", text)
+	}
+}
+
+// TestKeptPackagesAreAllThere: files of any size, in directories of any depth, some
+// of them after a directory beside them.
+func TestKeptPackagesAreAllThere(t *testing.T) {
+	t.Parallel()
+	files := packed(t)
+	p := newPlace(t, files)
+	want := map[string]string{"a/b/c/d.js": "deep", "a/b/c.js": "beside", "a/e.js": "above", "a-b/f.js": "", "z/large.js": strings.Repeat("large", 1<<18)}
+	for i := range 300 {
+		want[fmt.Sprintf("m%02d/sub/f%d.js", i%7, i)] = strings.Repeat("x", i)
+	}
+	bin := t.TempDir()
+	npm := "#!/bin/sh\n" + `cp -r "$MADE" node_modules && echo {} > node_modules/.package-lock.json` + "\n"
+	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o700); err != nil { //nolint:gosec // it is a program
+		t.Fatal(err)
+	}
+	made := place{Request: build.Request{Site: t.TempDir()}}
+	for name, text := range want {
+		made.write(t, name, text)
+	}
+	p.Env = process.With(p.Env, "MADE="+made.Site, "PATH="+bin+":"+os.Getenv("PATH"))
+	p.prepare(t)
+	q := p.fresh(t, files)
+	q.prepare(t)
+	for name, text := range want {
+		if got := q.read(t, "node_modules/"+name); got != text {
+			t.Errorf("%s has %d bytes, want %d", name, len(got), len(text))
+		}
 	}
 }
 

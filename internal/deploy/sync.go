@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,10 @@ type Options struct {
 	Rules int
 	// Workers is how many files are uploaded at once; zero means 32.
 	Workers int
+	// Begin, if there, is called once, while the build is read, and has returned
+	// before the bucket is looked at. Its error ends the deploy, and is returned as
+	// it is unless the build cannot be read.
+	Begin func(ctx context.Context) error
 	// BeforePages, if there, is called exactly once, when all that pages need
 	// is up and no page was touched, also when no page changes. Its error ends
 	// the deploy there, with no page changed, and is returned wrapped.
@@ -67,13 +72,13 @@ type Result struct {
 // meanwhile find their assets, and the next Sync completes what is missing. The
 // context is looked at before each call of the bucket.
 //
-// Errors are *Error, the cause of ctx, or what BeforePages returned.
+// Errors are *Error, the cause of ctx, or what Begin or BeforePages returned.
 func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
 	o = o.withDefaults()
 	began := o.Now()
 	trusting := o.Undisturbed && o.State != nil && began.Sub(o.State.Listed) < relist
 	s := scanner{withMD5: !trusting, known: o.State.byKey()}
-	if err := s.scan(ctx, o.Dir); err != nil {
+	if err := s.scanBeside(ctx, o.Dir, o.Begin); err != nil {
 		return Result{Retired: o.Retired, State: o.State}, err
 	}
 	root, err := openBuild(o.Dir)
@@ -95,6 +100,19 @@ func Sync(ctx context.Context, b Bucket, o Options) (Result, error) {
 	}
 	result.State = d.state(s.files)
 	return result, nil
+}
+
+// scanBeside reads the build while something else is done.
+func (s *scanner) scanBeside(ctx context.Context, dir string, do func(context.Context) error) error {
+	if do == nil {
+		return s.scan(ctx, dir)
+	}
+	var beside sync.WaitGroup
+	var err error
+	beside.Go(func() { err = do(ctx) })
+	scanErr := s.scan(ctx, dir)
+	beside.Wait()
+	return cmp.Or(scanErr, err)
 }
 
 // stillRetired is what is known after a deploy that was cut off: pages of the

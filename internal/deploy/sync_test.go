@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -256,6 +257,29 @@ func TestSyncReadsEachFileOnce(t *testing.T) {
 				t.Errorf("bucket (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestSyncBeginsBeforeItLooks: what Begin does is done when the bucket is first
+// called, and its error leaves the bucket alone.
+func TestSyncBeginsBeforeItLooks(t *testing.T) {
+	d, _ := openDirectory(t, nil)
+	r := &recorder{Bucket: d}
+	synctest.Test(t, func(t *testing.T) {
+		begin := func(context.Context) error {
+			<-time.After(time.Second) // until nothing else goes on
+			return r.note("begin")
+		}
+		mustSync(t, r, site{"index.html": "hi", "a.css": "x"}, deploy.Options{Begin: begin})
+	})
+	if len(r.calls) < 3 || r.calls[0] != "begin" {
+		t.Errorf("calls %q", r.calls)
+	}
+	r.calls = nil
+	broken := errors.New("broken")
+	_, err := sync1(t, r, site{"index.html": "hi"}, deploy.Options{Begin: func(context.Context) error { return broken }})
+	if !errors.Is(err, broken) || len(r.calls) > 0 {
+		t.Errorf("%v, calls %q", err, r.calls)
 	}
 }
 

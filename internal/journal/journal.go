@@ -65,7 +65,7 @@ type Mark string
 // The marks of a command, in the order in which they are made. Deployed and
 // Pushed may come in either order.
 const (
-	Opened       Mark = "opened" // the command is known; no step has begun
+	Opened       Mark = "opened" // a run of the command has begun, and no step is finished
 	Agent        Mark = "agent"
 	Committed    Mark = "committed"
 	Built        Mark = "built"

@@ -38,15 +38,19 @@ func BenchmarkGit(b *testing.B) {
 	}
 }
 
+func gitFiles(n int) map[string]string {
+	files := map[string]string{".gitignore": "node_modules/\n"}
+	for i := range n {
+		files[fmt.Sprintf("src/d%03d/page%04d.astro", i/50, i)] = strings.Repeat(fmt.Sprintf("<p>line of page %d</p>\n", i), 40)
+	}
+	return files
+}
+
 func measureGit(b *testing.B, size gitSize) {
 	b.Helper()
 	server := gitserver.Start(b)
-	files := map[string]string{".gitignore": "node_modules/\n"}
-	for i := range size.files {
-		files[fmt.Sprintf("src/d%03d/page%04d.astro", i/50, i)] = strings.Repeat(fmt.Sprintf("<p>line of page %d</p>\n", i), 40)
-	}
-	url := server.Create(b, "site.git", files)
-	ours, theirs := openOurs(b, server, url), openTheirs(b, url)
+	url := server.Create(b, "site.git", gitFiles(size.files))
+	ours, theirs := openOurs(b, url), openTheirs(b, url)
 	for _, site := range []string{ours.site(), theirs.dir} {
 		for i := range size.ignored {
 			write(b, filepath.Join(site, fmt.Sprintf("node_modules/p%03d/lib/f%05d.js", i/100, i)), "module.exports = 1\n")
@@ -121,10 +125,11 @@ type oursGit struct {
 	sha   string
 }
 
-func openOurs(b *testing.B, server *gitserver.Server, url string) *oursGit {
+func openOurs(b *testing.B, url string) *oursGit {
 	b.Helper()
 	o := &oursGit{url: url, store: workspace.New(workspace.Config{
-		Root: b.TempDir(), Runner: processtest.Runner(b), Env: processtest.Env(b), Token: gitserver.Token, AllowedHosts: []string{server.Host},
+		Root: b.TempDir(), Runner: processtest.Runner(b), Env: processtest.Env(b), Token: gitserver.Token,
+		AllowedHosts: []string{strings.Split(url, "/")[2]},
 	})}
 	for _, thread := range []string{"b", "a"} {
 		o.open(b, thread, "first-"+thread)

@@ -32,6 +32,11 @@ const (
 	gitSmall      = "git of a command and of one in another thread, 300 files"
 	gitLarge      = "The same, 5,000 files"
 	gitIgnored    = "The same, 5,000 files and 25,000 ignored ones"
+	wholeNear     = "The whole command on the Astro site, without agent and npm run build"
+	wholeFar      = "The same, requests 20 ms away"
+	coldNear      = "The same in a cold workspace with kept packages, without the clone"
+	coldFar       = "The same in a cold workspace, requests 20 ms away"
+	gitHistory    = "git of a command, with ten times the history"
 	startUp       = "Start of the program → first ReceiveMessage"
 	memory        = "Resident memory, idle"
 	deployGrowth  = "Deploy of a site with ten times as many files"
@@ -44,8 +49,10 @@ func order() []string {
 	all := []string{
 		receiveOne, receiveFour, claimHandler, claimAgent, recovery, recoveryReal,
 		callsIdle, callsClaimed, callsMessage, shutdown, shutdownAfter, startUp, memory,
-		gitSmall, gitLarge, gitIgnored,
-		deployGrowth, deployInTurn, interruptGone, interruptNext,
+		gitSmall, gitLarge, gitIgnored, gitHistory,
+		deployGrowth, deployInTurn,
+		wholeNear, wholeFar, coldNear, coldFar,
+		interruptGone, interruptNext,
 	}
 	for _, wall := range process.Walls() {
 		all = append(all, overheadRow(wall))

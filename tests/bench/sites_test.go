@@ -108,9 +108,9 @@ const (
 	astroImages = 190
 )
 
-// astroSite is the example site with more pages and many photos, built by Astro.
-// The builds are kept below out/, as they take a minute.
-func astroSite(tb testing.TB) *built {
+// astroSource is the example site with more pages and many photos. Page 7 has the
+// text of src/text.json.
+func astroSource(tb testing.TB) map[string][]byte {
 	tb.Helper()
 	const example = "../../examples/site"
 	source := map[string][]byte{}
@@ -139,6 +139,14 @@ func astroSite(tb testing.TB) *built {
 	for i := range astroImages {
 		source[fmt.Sprintf("src/photos/photo%03d.png", i)] = photo(tb, rnd)
 	}
+	return source
+}
+
+// astroSite is that site, built by Astro. The builds are kept below out/, as they
+// take a minute.
+func astroSite(tb testing.TB) *built {
+	tb.Helper()
+	source := astroSource(tb)
 	cache, err := filepath.Abs(filepath.Join("../../out/bench", "astro-"+digest(source)))
 	if err != nil {
 		tb.Fatal(err)

@@ -15,6 +15,9 @@ import (
 // distance to AWS does, and counts.
 type slowProxy struct {
 	url string
+	// seen is told of each request when it is answered, with the answer's size; nil
+	// means nobody listens.
+	seen func(r *http.Request, began time.Time, size int)
 
 	delay    atomic.Int64 // ns
 	requests atomic.Int64
@@ -38,6 +41,7 @@ func startSlowProxy(tb testing.TB, emulator string) *slowProxy {
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.requests.Add(1)
+		began, out := time.Now(), &sized{ResponseWriter: w}
 		r.Body = &counted{r.Body, &p.sent}
 		if d := time.Duration(p.delay.Load()); d > 0 {
 			select {
@@ -45,7 +49,10 @@ func startSlowProxy(tb testing.TB, emulator string) *slowProxy {
 			case <-r.Context().Done():
 			}
 		}
-		forward.ServeHTTP(w, r)
+		forward.ServeHTTP(out, r)
+		if p.seen != nil {
+			p.seen(r, began, out.n)
+		}
 	}))
 	tb.Cleanup(func() {
 		server.Close()
@@ -60,6 +67,19 @@ func (p *slowProxy) reset(delay time.Duration) {
 	p.delay.Store(int64(delay))
 	p.requests.Store(0)
 	p.sent.Store(0)
+}
+
+// sized counts what is written of an answer.
+type sized struct {
+	http.ResponseWriter
+	n int
+}
+
+// Write implements http.ResponseWriter.
+func (s *sized) Write(p []byte) (int, error) {
+	n, err := s.ResponseWriter.Write(p)
+	s.n += n
+	return n, err
 }
 
 // counted counts what is read from a body.

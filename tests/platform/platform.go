@@ -30,6 +30,8 @@ type Options struct {
 	// Npm is set for builds by the real npm; else the site's own program
 	// stands in for it, in a fraction of its time.
 	Npm bool
+	// Files are a new repository's; nil means those of package site.
+	Files map[string]string
 	// Program is the path of the workers' program; empty means one that is built
 	// for the tests, with faults to order.
 	Program string
@@ -53,6 +55,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Policy == "" {
 		o.Policy = "never"
+	}
+	if o.Files == nil {
+		o.Files = site.Files()
 	}
 	return o
 }
@@ -142,7 +147,7 @@ func (p *Platform) AddProject(projectID, userID string) *Project {
 	p.projects = append(p.projects, j)
 	p.mu.Unlock()
 	if !known {
-		p.Git.Create(p.tb, j.Repo, site.Files())
+		p.Git.Create(p.tb, j.Repo, p.Options.Files)
 		p.Set.CreateBucket(p.tb, j.Bucket)
 	}
 	if !p.Options.Unread {
