@@ -93,7 +93,7 @@ func workerRows() []row {
 		{what: "`.git` as a file or a link; submodules", other: "the same", proof: "TestGitIsDeaf"},
 		{what: "Another project's objects by alternates", other: "the same, and the wall", proof: "TestAlternates"},
 		{what: "Changes to .github/workflows", other: "they are left out of the commit", proof: "TestWorkflows"},
-		{what: "A commit of ten billion files, a file of more than 100 MB", other: "limits of git's memory and of files", proof: "TestObjectBombs, TestLargeFile"},
+		{what: "A commit of ten billion files, a file of more than 100 MB", other: "the files of a commit are counted, and their bytes", proof: "TestObjectBombs, TestLargeFile"},
 		{what: "Locks, FIFOs, names like options, files without rights, broken repositories: what keeps git from its work", other: "the checkout is brought into order", proof: "TestGitGoesOn"},
 		{what: "`.claude/settings.json` with hooks and environment, `.mcp.json`, commands; also left by the agent for its next run", other: "the CLI reads settings of the worker's alone", proof: "TestRepositoryDoesNotConfigureTheCLI"},
 		{what: "Links and FIFOs for the transcript, CLAUDE.md and temporary files", other: "nothing a child left is followed or waited for", proof: "TestLinksToTheWorkersFiles"},
