@@ -29,8 +29,8 @@ func rows() []row { return append(append(wallRows(), otherRows()...), workerRows
 // wallRows are what a wall stops and nothing else does.
 func wallRows() []row {
 	return []row{
-		{what: "Read the environment of a health check, or of any other process of the worker's user", outcomes: []string{"health_environ", "build_health_environ", "config_health_environ", "postinstall_health_environ"}},
-		{what: "Read the memory of such a process, or trace it", outcomes: []string{"health_memory", "health_ptrace"}},
+		{what: "Read the environment of a process of the worker's user that does not hide it", outcomes: []string{"other_environ", "build_other_environ", "config_other_environ", "postinstall_other_environ"}},
+		{what: "Read the memory of such a process, or trace it", outcomes: []string{"other_memory", "other_ptrace"}},
 		{what: "Read the git token in the environment of the worker's own git", outcomes: []string{"git_token"}},
 		{what: "Signal the worker", outcomes: []string{"worker_signal"}},
 		{what: "Set the worker's limits", outcomes: []string{"worker_prlimit"}},
@@ -68,6 +68,7 @@ func otherRows() []row {
 	return []row{
 		{what: "Find a token in its own environment: as agent, build script, configuration of Astro, or postinstall", outcomes: []string{"environment", "build_environment", "config_environment", "postinstall_environment"}, other: "an explicit environment", proof: "TestUnguarded"},
 		{what: "Read the environment, memory, maps or root directory of the worker, or trace it. It is process 1, as in the image", outcomes: []string{"worker_environ", "worker_memory", "worker_maps", "worker_root", "worker_ptrace", "build_worker_environ", "config_worker_environ", "postinstall_worker_environ"}, other: "the worker is not dumpable", proof: "TestWalls"},
+		{what: "Read the environment or the memory of a health check, or trace it", outcomes: []string{"health_environ", "health_memory", "health_ptrace", "build_health_environ", "config_health_environ", "postinstall_health_environ"}, other: "it is not dumpable from the moment on in which it does something", proof: "TestWalls"},
 		{what: "Read the keeper's memory, trace it, or write orders into its pipe", outcomes: []string{"keeper_memory", "keeper_ptrace", "keeper_control"}, other: "the keeper is not dumpable", proof: "TestWalls"},
 		{what: "Leave a core dump with a secret, or raise the limit of one", outcomes: []string{"core_limit"}, other: "a hard limit of 0, also the worker's", proof: "TestUnguarded"},
 		{what: "Type into the terminal that the worker was started from", outcomes: []string{"terminal"}, other: "a session of its own", proof: "TestUnguarded"},
