@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/webordinary/claude-code-container/internal/process"
 )
 
 // staleAfter is the age at which a heartbeat has stopped.
@@ -27,6 +29,10 @@ func healthCommand(sys system) *cobra.Command {
 			"since when.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// It has the worker's environment, and children may be of the same user.
+			if err := process.Harden(); err != nil {
+				return err
+			}
 			vars, err := readVariables(sys.environ)
 			if err != nil {
 				return err

@@ -53,13 +53,33 @@ func (w *Workspace) refresh(ctx context.Context, l listing) error {
 			missing = append(missing, "+refs/heads/"+b.name+":refs/remotes/origin/"+b.name)
 		}
 	}
-	if len(missing) == 0 {
-		return nil
+	if len(missing) > 0 {
+		if !w.hasRefs() {
+			missing = append([]string{"--depth=" + strconv.Itoa(depth)}, missing...)
+		}
+		if err := w.fetch(ctx, missing...); err != nil {
+			return err
+		}
 	}
-	if w.hasRefs() {
-		return w.fetch(ctx, missing...)
+	return w.refreshed(ctx)
+}
+
+// refreshed looks whether what the remote has can be checked out here. What we pushed
+// ourselves can.
+func (w *Workspace) refreshed(ctx context.Context) error {
+	local, err := w.localHead()
+	if err != nil {
+		return err
 	}
-	return w.fetch(ctx, append([]string{"--depth=" + strconv.Itoa(depth)}, missing...)...)
+	for _, sha := range []string{w.remote, w.start} {
+		if sha == "" || sha == local {
+			continue
+		}
+		if err := w.fits(ctx, sha); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // depth is how many commits of a branch a new workspace gets. What needs more gets

@@ -137,6 +137,9 @@ func (w *Workspace) unite(ctx context.Context, ours, theirs string, r PushReques
 	if err != nil || ahead && theirs != ours {
 		return nil, ours, err
 	}
+	if err := w.fits(ctx, theirs); err != nil {
+		return nil, "", err
+	}
 	if has, err := w.isAncestor(ctx, ours, theirs); has || err != nil {
 		return &Push{SHA: theirs}, "", err
 	}

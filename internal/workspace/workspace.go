@@ -9,6 +9,7 @@
 //	    untouched        is there until an agent has worked in site/
 //	    owner.json       whose directory this is, and of which repository
 //	    current.json     what the checkout holds
+//	    fitting.json     commits of the remote's that are not too much
 //	    takeover.json    what was set aside and is still to be looked through
 //	  site/              checkout, node_modules, dist: the children's
 //	  job/               the running job's conversation and temporary files

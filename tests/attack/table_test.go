@@ -29,8 +29,8 @@ func rows() []row { return append(append(wallRows(), otherRows()...), workerRows
 // wallRows are what a wall stops and nothing else does.
 func wallRows() []row {
 	return []row{
-		{what: "Read the environment of a health check, or of any other process of the worker's user", outcomes: []string{"health_environ", "build_health_environ", "config_health_environ", "postinstall_health_environ"}},
-		{what: "Read the memory of such a process, or trace it", outcomes: []string{"health_memory", "health_ptrace"}},
+		{what: "Read the environment of a process of the worker's user that does not hide it", outcomes: []string{"other_environ", "build_other_environ", "config_other_environ", "postinstall_other_environ"}},
+		{what: "Read the memory of such a process, or trace it", outcomes: []string{"other_memory", "other_ptrace"}},
 		{what: "Read the git token in the environment of the worker's own git", outcomes: []string{"git_token"}},
 		{what: "Signal the worker", outcomes: []string{"worker_signal"}},
 		{what: "Set the worker's limits", outcomes: []string{"worker_prlimit"}},
@@ -68,6 +68,7 @@ func otherRows() []row {
 	return []row{
 		{what: "Find a token in its own environment: as agent, build script, configuration of Astro, or postinstall", outcomes: []string{"environment", "build_environment", "config_environment", "postinstall_environment"}, other: "an explicit environment", proof: "TestUnguarded"},
 		{what: "Read the environment, memory, maps or root directory of the worker, or trace it. It is process 1, as in the image", outcomes: []string{"worker_environ", "worker_memory", "worker_maps", "worker_root", "worker_ptrace", "build_worker_environ", "config_worker_environ", "postinstall_worker_environ"}, other: "the worker is not dumpable", proof: "TestWalls"},
+		{what: "Read the environment or the memory of a health check, or trace it", outcomes: []string{"health_environ", "health_memory", "health_ptrace", "build_health_environ", "config_health_environ", "postinstall_health_environ"}, other: "it is not dumpable from the moment on in which it does something", proof: "TestWalls"},
 		{what: "Read the keeper's memory, trace it, or write orders into its pipe", outcomes: []string{"keeper_memory", "keeper_ptrace", "keeper_control"}, other: "the keeper is not dumpable", proof: "TestWalls"},
 		{what: "Leave a core dump with a secret, or raise the limit of one", outcomes: []string{"core_limit"}, other: "a hard limit of 0, also the worker's", proof: "TestUnguarded"},
 		{what: "Type into the terminal that the worker was started from", outcomes: []string{"terminal"}, other: "a session of its own", proof: "TestUnguarded"},
@@ -93,7 +94,7 @@ func workerRows() []row {
 		{what: "`.git` as a file or a link; submodules", other: "the same", proof: "TestGitIsDeaf"},
 		{what: "Another project's objects by alternates", other: "the same, and the wall", proof: "TestAlternates"},
 		{what: "Changes to .github/workflows", other: "they are left out of the commit", proof: "TestWorkflows"},
-		{what: "A commit of ten billion files, a file of more than 100 MB", other: "limits of git's memory and of files", proof: "TestObjectBombs, TestLargeFile"},
+		{what: "A commit of ten billion files, a file of more than 100 MB", other: "the files of a commit are counted, and their bytes", proof: "TestObjectBombs, TestLargeFile"},
 		{what: "Locks, FIFOs, names like options, files without rights, broken repositories: what keeps git from its work", other: "the checkout is brought into order", proof: "TestGitGoesOn"},
 		{what: "`.claude/settings.json` with hooks and environment, `.mcp.json`, commands; also left by the agent for its next run", other: "the CLI reads settings of the worker's alone", proof: "TestRepositoryDoesNotConfigureTheCLI"},
 		{what: "Links and FIFOs for the transcript, CLAUDE.md and temporary files", other: "nothing a child left is followed or waited for", proof: "TestLinksToTheWorkersFiles"},

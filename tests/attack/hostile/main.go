@@ -136,7 +136,7 @@ func agentAttacks() []attack {
 // the agent has tried the rest behind the same wall.
 func buildAttacks() []attack {
 	wanted := map[string]bool{
-		"environment": true, "worker_environ": true, "health_environ": true, "victim_site_read": true, "own_state_write": true,
+		"environment": true, "worker_environ": true, "health_environ": true, "other_environ": true, "victim_site_read": true, "own_state_write": true,
 		"loopback": true, "metadata": true, "outside_tcp": true,
 	}
 	var list []attack

@@ -36,6 +36,9 @@ func processAttacks() []attack {
 		{"health_environ", onProcess(has("health"), readSecret("environ"))},
 		{"health_memory", onProcess(has("health"), readMemory)},
 		{"health_ptrace", onProcess(has("health"), seize)},
+		{"other_environ", onProcess(isDecoy, readSecret("environ"))},
+		{"other_memory", onProcess(isDecoy, readMemory)},
+		{"other_ptrace", onProcess(isDecoy, seize)},
 		{"arguments", arguments},
 		{"git_token", onProcess(isGit, gitToken)},
 		{"worker_affinity", onProcess(isWorker, affinity)},
@@ -104,6 +107,12 @@ func has(word string) func(plan, int) bool {
 // seen to be something else.
 func isWorker(p plan, pid int) bool {
 	return pid == 1 && (arguments1(1) == nil || has("demo")(p, 1))
+}
+
+// isDecoy knows the process of the worker's user that is nothing but that.
+func isDecoy(_ plan, pid int) bool {
+	args := arguments1(pid)
+	return len(args) > 1 && args[1] == "decoy"
 }
 
 func isGit(_ plan, pid int) bool {
