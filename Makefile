@@ -76,7 +76,7 @@ bench: setup peers ## Measure the worker on the emulators, and write the tables 
 	$(GO) test -count=1 -v -run '^$$' -bench . -benchtime 1x -timeout 40m ./tests/bench -update
 
 bench-deploy: setup peers ## Compare deploys with those of other tools, and print the table (5 min)
-	$(GO) test -count=1 -run '^$$' -bench Deploy -benchtime 1x -timeout 20m ./tests/bench
+	$(GO) test -count=1 -run '^$$' -bench "Deploy|InTurn" -benchtime 1x -timeout 20m ./tests/bench
 
 peers: ## Install the tools that deploys are compared with, below .tools, and name those that cannot be had
 	@tools/peers/install

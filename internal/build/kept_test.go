@@ -136,7 +136,7 @@ func TestKeptPackagesAreAllThere(t *testing.T) {
 	}
 	bin := t.TempDir()
 	npm := "#!/bin/sh\n" + `cp -r "$MADE" node_modules && echo {} > node_modules/.package-lock.json` + "\n"
-	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o700); err != nil { //nolint:gosec // it is a program
+	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	made := place{Request: build.Request{Site: t.TempDir()}}

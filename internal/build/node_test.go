@@ -32,7 +32,7 @@ func TestNodeIsAskedOnce(t *testing.T) {
 			p.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			if test.isScript {
 				script := "#!/bin/sh\nexec " + node + " \"$@\"\n"
-				if err := os.WriteFile(filepath.Join(bin, "node"), []byte(script), 0o700); err != nil { //nolint:gosec // it is a program
+				if err := os.WriteFile(filepath.Join(bin, "node"), []byte(script), 0o700); err != nil {
 					t.Fatal(err)
 				}
 			} else if err := os.Symlink(node, filepath.Join(bin, "node")); err != nil {
@@ -59,7 +59,7 @@ func TestAnotherNodeIsAsked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(bin, "node.new"), body, 0o700); err != nil { //nolint:gosec // it is a program
+		if err := os.WriteFile(filepath.Join(bin, "node.new"), body, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Rename(filepath.Join(bin, "node.new"), filepath.Join(bin, "node")); err != nil {

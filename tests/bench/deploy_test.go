@@ -39,10 +39,7 @@ func (b *built) step(name string) (dir string, isRebuilt bool) {
 //
 // -tools names the ones beside ours that are measured: new, rclone, s5cmd, aws, s3deploy.
 func BenchmarkDeploy(b *testing.B) {
-	set := emulators.Shared(b)
-	w := &deployBench{set: set, s3: startSlowProxy(b, set.S3), dynamo: startSlowProxy(b, set.DynamoDB), dir: b.TempDir()}
-	w.table = emulators.Unique(b, "turns")
-	set.CreateClaimTable(b, w.table)
+	w := startDeploys(b)
 	w.tools = append(w.ours(b), peers(b, w.s3)...)
 	for i, t := range w.tools {
 		if *onlyTools != "" && i > 0 && !slices.Contains(strings.Split(*onlyTools, ","), t.short) {
@@ -56,7 +53,22 @@ func BenchmarkDeploy(b *testing.B) {
 		results.deploys.add(w.compare(b, many, delay, runsSmall))
 	}
 	w.growth(b, few, many)
-	w.inTurn(b, astro)
+}
+
+// BenchmarkInTurn deploys with all that a worker does for it.
+func BenchmarkInTurn(b *testing.B) {
+	w := startDeploys(b)
+	w.ours(b)
+	w.inTurn(b, astroSite(b))
+}
+
+func startDeploys(b *testing.B) *deployBench {
+	b.Helper()
+	set := emulators.Shared(b)
+	w := &deployBench{set: set, s3: startSlowProxy(b, set.S3), dynamo: startSlowProxy(b, set.DynamoDB), dir: b.TempDir()}
+	w.table = emulators.Unique(b, "turns")
+	set.CreateClaimTable(b, w.table)
+	return w
 }
 
 type deployBench struct {
@@ -191,7 +203,7 @@ func (w *deployBench) inTurn(b *testing.B, site *built) {
 		}
 		figures = append(figures, fmt.Sprintf("%s at %s (%d calls of DynamoDB)", spread(walls, time.Millisecond, 0), delay, calls))
 	}
-	results.set(deployInTurn, row{strings.Join(figures, "; "), "the deploy, its turn at the bucket and the journal, one after the other", fmt.Sprint(runsAstro)})
+	results.set(deployInTurn, row{strings.Join(figures, "; "), "the deploy, its turn at the bucket and the journal, also what a worker does of these while the site builds", fmt.Sprint(runsAstro)})
 }
 
 // String is for the log and the table.

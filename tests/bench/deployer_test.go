@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -114,7 +115,7 @@ func (d *deployer) measure(r deployRequest) deployed {
 func (d *deployer) deploy(ctx context.Context, r deployRequest) error {
 	c := d.client(r.S3, r.DynamoDB)
 	if r.DynamoDB == "" {
-		return deploySite(ctx, c.open(r.Bucket), r)
+		return deploySite(ctx, c.open(r.Bucket), r, nil)
 	}
 	t := c.tables(r.Table)
 	claims := &claim.Claims{Table: t.Claims(), ContainerID: "bench"}
@@ -130,25 +131,26 @@ func (d *deployer) deploy(ctx context.Context, r deployRequest) error {
 		}
 	}
 	site := journal.Site{Bucket: r.Bucket, Commit: strings.Repeat("a", 40), ProjectKey: "amelia#scott", CommandID: "c-1"}
-	if err := j.SaveSite(ctx, site, fence); err != nil { // begun
-		return err
-	}
-	if err := deploySite(ctx, c.open(r.Bucket), r); err != nil {
+	begin := func(ctx context.Context) error { return j.SaveSite(ctx, site, fence) }
+	if err := deploySite(ctx, c.open(r.Bucket), r, begin); err != nil {
 		return err
 	}
 	site.Complete = true
 	if err := j.SaveSite(ctx, site, fence); err != nil {
 		return err
 	}
-	if err := j.Save(ctx, &journal.Entry{ProjectKey: "amelia#scott", CommandID: "c-1", Done: []journal.Mark{journal.Deployed}}, fence); err != nil {
-		return err
-	}
-	return lease.Release(ctx)
+	var leaving sync.WaitGroup
+	var left error
+	leaving.Go(func() { left = lease.Release(ctx) })
+	entry := &journal.Entry{ProjectKey: "amelia#scott", CommandID: "c-1", Done: []journal.Mark{journal.Deployed}}
+	err = j.Save(ctx, entry, fence) // Release leaves the fence as it is
+	leaving.Wait()
+	return errors.Join(err, left)
 }
 
 // deploySite deploys. What is remembered goes through a file, as in the worker.
-func deploySite(ctx context.Context, b deploy.Bucket, r deployRequest) error {
-	o := deploy.Options{Dir: r.Dir, Rules: deploy.HeaderRules}
+func deploySite(ctx context.Context, b deploy.Bucket, r deployRequest, begin func(context.Context) error) error {
+	o := deploy.Options{Dir: r.Dir, Rules: deploy.HeaderRules, Begin: begin}
 	if raw, err := os.ReadFile(r.Memory); err == nil {
 		if o.State, err = deploy.DecodeState(raw); err != nil {
 			return err

@@ -50,6 +50,9 @@ func BenchmarkWhole(b *testing.B) {
 		for range coldRuns {
 			w.cool()
 			all = append(all, w.command(to.delay))
+			if runs := w.npmRuns(); len(runs) != 1 {
+				b.Fatalf("the kept packages were not used: npm ran as %q", runs)
+			}
 		}
 		results.set(to.cold, row{
 			spread(oursOf(all, func(t wholeTimes) time.Duration { return t.ours - t.steps["workspace"] }), time.Millisecond, 0),
@@ -263,16 +266,22 @@ func (w *whole) steps(id string) map[string]time.Duration {
 // npm is how long the last build took.
 func (w *whole) npm() time.Duration {
 	w.b.Helper()
-	raw, err := os.ReadFile(filepath.Join(w.dir(), "site", ".npm-times"))
-	if err != nil {
-		w.b.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-	last := lines[len(lines)-1]
+	runs := w.npmRuns()
+	last := runs[len(runs)-1]
 	if !strings.HasSuffix(last, " run build") {
 		w.b.Fatalf("npm ran last as %q", last)
 	}
 	return w.span(last)
+}
+
+// npmRuns are the runs of npm in the checkout: two times, and what it was called with.
+func (w *whole) npmRuns() []string {
+	w.b.Helper()
+	raw, err := os.ReadFile(filepath.Join(w.dir(), "site", ".npm-times"))
+	if err != nil {
+		w.b.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(raw)), "\n")
 }
 
 func (w *whole) dir() string { return filepath.Join(w.p.Workspaces, w.j.Dir()) }
