@@ -54,6 +54,9 @@ func readBatch(r io.Reader, g given, rules protocol.Rules) ([]instruction, error
 			}
 		}
 		if err != nil {
+			if line[0] != '{' {
+				err = fmt.Errorf("%w; each line of a batch is a JSON object, and a single instruction is an argument in quotes", err)
+			}
 			wrong = append(wrong, fmt.Errorf("line %d: %w", n, err))
 			continue
 		}

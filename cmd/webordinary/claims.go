@@ -73,7 +73,7 @@ func (o *operator) heldOf(row claim.Row, now time.Time) held {
 }
 
 func (o *operator) listClaims(ctx context.Context) error {
-	live, cancel := context.WithTimeout(ctx, callPatience)
+	live, cancel := context.WithTimeoutCause(ctx, callPatience, errNoAnswer)
 	defer cancel()
 	rows, err := o.claims.Live(live)
 	if err != nil {
@@ -175,7 +175,7 @@ func claimsReleaseCommand(sys system) *cobra.Command {
 			"request is sent, so that no work is stranded. A frozen or dead owner is taken over in just this way\n" +
 			"without anybody's help, if there is a worker with capacity.",
 		Example: "  webordinary claims release amelia#scott",
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Args:    needs("KEY"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := newOperator(cmd.Context(), sys, output, "UNCLAIMED_QUEUE_URL")
 			if err != nil {
@@ -317,7 +317,7 @@ func claimsRequestCommand(sys system) *cobra.Command {
 		Long: "Sends a claim request for projectId#userId, unless its row says that a worker has it and lives, as the\n" +
 			"platform does after it has sent work. It does no harm when there is no work: the worker leaves again.",
 		Example: "  webordinary claims request amelia#scott",
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Args:    needs("KEY"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := newOperator(cmd.Context(), sys, output, "UNCLAIMED_QUEUE_URL")
 			if err != nil {

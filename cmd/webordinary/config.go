@@ -136,9 +136,17 @@ func loadConfig(environ []string, required ...string) (*config, error) {
 		problems = append(problems, err)
 	}
 	if len(problems) > 0 {
-		return nil, errors.New("the configuration is wrong:\n" + c.redact()(errors.Join(problems...).Error()))
+		return nil, &configError{problems: c.redact()(errors.Join(problems...).Error())}
 	}
 	return c, nil
+}
+
+// configError says all that is wrong.
+type configError struct{ problems string } // a line each
+
+// Error implements error.
+func (e *configError) Error() string {
+	return "the configuration is wrong:\n" + e.problems + "\nVariables are set in the environment or in .env.local; `webordinary run --help` describes them"
 }
 
 // anthropicKey is required if it is needed.

@@ -61,7 +61,8 @@ func dlqShowCommand(sys system) *cobra.Command {
 		Use: "show ID", Short: "Show one dead letter with its body",
 		Long: "Shows a dead letter with its body. ID is its id in the list, or its commandId, or the beginning of one\n" +
 			"of them.",
-		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Example: "  webordinary dlq show 973fa37e",
+		Args:    needs("ID"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withLetters(cmd.Context(), sys, looking{p, output}, func(_ context.Context, d *deadLetters) error { return d.show(args[0]) })
 		},
@@ -188,7 +189,7 @@ func (d *deadLetters) queuesOf(ctx context.Context, p pairFlags) ([]string, erro
 
 // queuesLike returns the queues whose names fit a pattern.
 func (o *operator) queuesLike(ctx context.Context, pattern string) (fit []string, more bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, callPatience, errNoAnswer)
 	defer cancel()
 	prefix, _, _ := strings.Cut(pattern, "{")
 	names, more, err := o.queues.List(ctx, prefix, mostQueues)

@@ -109,10 +109,14 @@ func runDoctor(ctx context.Context, sys system, options doctorOptions) error {
 
 // prepare reads the configuration. Without it, that it is wrong is the only finding.
 func (d *doctor) prepare(ctx context.Context, sys system) ([]finding, error) {
-	o, err := newOperator(ctx, sys, d.options.output)
+	o, err := readOperator(ctx, sys, d.options.output)
 	if err != nil {
 		var all []finding
-		for line := range strings.Lines(strings.TrimPrefix(err.Error(), "the configuration is wrong:\n")) {
+		text := err.Error()
+		if wrong, ok := errors.AsType[*configError](err); ok {
+			text = wrong.problems
+		}
+		for line := range strings.Lines(text) {
 			all = append(all, bad(levelFail, "configuration", strings.TrimSpace(line), "see `webordinary run --help`"))
 		}
 		return all, nil

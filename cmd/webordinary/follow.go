@@ -79,7 +79,7 @@ func newFollower(ctx context.Context, o *operator, all []instruction) (*follower
 }
 
 func (f *follower) load(ctx context.Context, p *pending) (journal.Entry, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, callPatience, errNoAnswer)
 	defer cancel()
 	return f.journal.Load(ctx, p.pair.Key(), p.id)
 }

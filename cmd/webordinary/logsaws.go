@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+	"github.com/aws/smithy-go/logging"
 )
 
 const (
@@ -40,8 +41,12 @@ func followGroup(ctx context.Context, sys system, o logsOptions, show func([]byt
 		return err
 	}
 	if sdk.Region == "" {
-		return errors.New("AWS_REGION is missing")
+		return errNoRegion
 	}
+	if err := haveCredentials(ctx, sdk); err != nil {
+		return err
+	}
+	sdk.Logger = logging.Nop{} // it would write between our lines
 	g := &logGroup{
 		client: cloudwatchlogs.NewFromConfig(sdk), name: o.group, filter: logsFilter(o),
 		from: time.Now().Add(-o.since).UnixMilli(), seen: map[string]int64{}, show: show,
@@ -55,7 +60,7 @@ func followGroup(ctx context.Context, sys system, o logsOptions, show func([]byt
 		case err != nil && (!began || ctx.Err() != nil || !o.follow):
 			return fmt.Errorf("read log group %s: %w", o.group, err)
 		case err != nil:
-			fmt.Fprintln(sys.stderr, "no new lines:", inert(err.Error()), "- trying again") //nolint:errcheck // it is not the result
+			fmt.Fprintln(sys.stderr, "no new lines:", inert(explained(err)), "- trying again") //nolint:errcheck // it is not the result
 		}
 		if !o.follow {
 			return nil

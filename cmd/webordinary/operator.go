@@ -27,6 +27,8 @@ import (
 // callPatience is how long somebody at a terminal waits for one answer of AWS.
 const callPatience = 20 * time.Second
 
+var errNoAnswer = fmt.Errorf("AWS gave no answer within %s; `webordinary doctor` tries all that is needed", callPatience)
+
 // operator is what the subcommands have that look at the platform, or repair it. It
 // creates nothing.
 type operator struct {
@@ -42,9 +44,18 @@ type operator struct {
 	style style // of stdout
 }
 
-// newOperator reads the configuration, the same as the worker's, and makes clients.
-// It calls nothing.
+// newOperator is readOperator of somebody who has credentials.
 func newOperator(ctx context.Context, sys system, output string, required ...string) (*operator, error) {
+	o, err := readOperator(ctx, sys, output, required...)
+	if err != nil {
+		return nil, err
+	}
+	return o, haveCredentials(ctx, o.aws)
+}
+
+// readOperator reads the configuration, the same as the worker's, and makes clients.
+// It calls nothing.
+func readOperator(ctx context.Context, sys system, output string, required ...string) (*operator, error) {
 	c, err := loadConfig(sys.environ, required...)
 	if err != nil {
 		return nil, err
@@ -55,13 +66,15 @@ func newOperator(ctx context.Context, sys system, output string, required ...str
 	}
 	o.aws.Logger = logging.Nop{} // it would write between our lines
 	if o.aws.Region == "" {
-		return nil, errors.New("AWS_REGION is missing")
+		return nil, errNoRegion
 	}
 	o.queues = queue.New(queue.Config{Client: sqs.NewFromConfig(o.aws), PublishTimeout: callPatience})
 	o.tables = table.New(dynamodb.NewFromConfig(o.aws), table.Config{Ownership: c.OwnershipTable, Journal: c.JournalTable})
 	o.claims = o.tables.Claims()
 	return o, nil
 }
+
+var errNoRegion = errors.New("AWS_REGION is missing; set it in the environment or in .env.local")
 
 func (o *operator) close() { o.queues.Close() } //nolint:errcheck // it closes idle connections
 
@@ -93,6 +106,16 @@ func outputFlag(cmd *cobra.Command, output *string, what string) {
 		}
 		if before != nil {
 			return before(cmd, args)
+		}
+		return nil
+	}
+}
+
+// needs takes just these arguments.
+func needs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return fmt.Errorf("it takes %s, and got %s: %s", strings.Join(names, " and "), counted(len(args), "argument"), strings.TrimSpace(cmd.Example))
 		}
 		return nil
 	}
@@ -154,7 +177,7 @@ type depth struct {
 }
 
 func (o *operator) depth(ctx context.Context, topic string) (depth, error) {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, callPatience, errNoAnswer)
 	defer cancel()
 	a, err := o.queues.Describe(ctx, topic)
 	if errors.Is(err, queue.ErrMissing) {
@@ -180,7 +203,7 @@ func (d depth) String() string {
 
 // row reads a claim, consistently; a zero row if there is none.
 func (o *operator) row(ctx context.Context, key string) (claim.Row, error) {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, callPatience, errNoAnswer)
 	defer cancel()
 	row, err := o.claims.Get(ctx, key)
 	if errors.Is(err, claim.ErrNoRow) {
@@ -243,6 +266,7 @@ func (a *asker) ask(ctx context.Context, p protocol.Pair) (bool, error) {
 	}
 	asked, err := a.requestClaim(context.WithoutCancel(ctx), p)
 	if err != nil {
+		delete(a.after, p) // it was told
 		return false, notAsked(p, err)
 	}
 	a.asked[p], a.after[p] = asked, 0

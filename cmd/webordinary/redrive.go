@@ -58,7 +58,7 @@ func (d *deadLetters) redrive(ctx context.Context, r redrive) (err error) {
 	case failed > 0:
 		return fmt.Errorf("%d of %s could not be sent back; they are where they were", failed, counted(len(some), "dead letter"))
 	case len(some) == 0:
-		return d.say("No dead letters.")
+		d.note("No dead letters; nothing was sent.")
 	case d.more:
 		d.note("There are more dead letters: say it again.")
 	}

@@ -27,6 +27,9 @@ func execute(ctx context.Context, args []string, sys system) int {
 	root.SetIn(sys.stdin)
 	root.SetOut(sys.stdout)
 	root.SetErr(sys.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; `%s --help` says what there is", err, cmd.CommandPath())
+	})
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:
@@ -34,7 +37,7 @@ func execute(ctx context.Context, args []string, sys system) int {
 	case errors.Is(err, errUnsuccessful):
 		return 1
 	}
-	fmt.Fprintln(sys.stderr, "webordinary:", err) //nolint:errcheck // nobody reads: the exit code says it too
+	fmt.Fprintln(sys.stderr, "webordinary:", explained(err)) //nolint:errcheck // nobody reads: the exit code says it too
 	return 1
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -106,7 +105,7 @@ func (w *worker) connect(ctx context.Context) error {
 	}
 	w.aws.Logger = sdkLogger(w.log) //nolint:contextcheck // the SDK logs without one
 	if w.aws.Region == "" {
-		return errors.New("AWS_REGION is missing")
+		return errNoRegion
 	}
 	w.queues = queue.New(queue.Config{
 		Client: sqs.NewFromConfig(w.aws), Visibility: w.config.Visibility, Wait: w.config.poll(), CloseTimeout: w.config.ShutdownGrace,

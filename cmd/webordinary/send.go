@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/webordinary/claude-code-container/internal/aws/queue"
 	"github.com/webordinary/claude-code-container/internal/protocol"
 )
 
@@ -66,6 +65,9 @@ func runSend(ctx context.Context, sys system, so sendOptions, args []string) err
 		return err
 	}
 	s := &sender{newAsker(o)}
+	if so.timeout > 0 && !so.follow {
+		return errors.New("--timeout is how long --follow waits; say --follow too")
+	}
 	var f *follower
 	if so.follow {
 		if f, err = newFollower(ctx, o, all); err != nil {
@@ -150,7 +152,10 @@ func (s *sender) sendOne(ctx context.Context, one instruction, result bool) erro
 	p := m.Pair()
 	input := s.names.Input(p)
 	if err := s.publish(ctx, input, bytes.TrimSpace(one.body)); err != nil {
-		if _, derr := s.queues.Describe(ctx, input); errors.Is(derr, queue.ErrMissing) {
+		if errorCode(err) == "" { // nobody answered who would know more
+			return fmt.Errorf("%s was not sent: %w", m.CommandID, err)
+		}
+		if d, derr := s.depth(ctx, input); derr == nil && d.Missing {
 			return fmt.Errorf("%s has no input queue (%s): it was not set up, or a pattern of queue names or the region is another one", p.Key(), input)
 		}
 		return fmt.Errorf("%s was not sent: %w", m.CommandID, err)

@@ -27,7 +27,7 @@ func statusCommand(sys system) *cobra.Command {
 			"The journal has no list of a project's commands, so its table is looked through item by item, no\n" +
 			"further than --scan items; when that is not all, it says so. Commands are kept for 30 days.",
 		Example: "  webordinary status amelia scott",
-		Args:    cobra.ExactArgs(2), ValidArgsFunction: cobra.NoFileCompletions,
+		Args:    needs("PROJECT", "USER"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 {
 				return fmt.Errorf("--scan is %d; at least 1", limit)
@@ -130,7 +130,7 @@ func (o *operator) status(ctx context.Context, p protocol.Pair, limit int) (*pro
 }
 
 func (o *operator) deployOf(ctx context.Context, p protocol.Pair) (*deployStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, callPatience, errNoAnswer)
 	defer cancel()
 	bucket := o.names.Bucket(p.ProjectID)
 	site, found, err := (&journal.Journal{Store: o.tables.Journal()}).LoadSite(ctx, bucket)
@@ -213,9 +213,13 @@ func (o *operator) printStatus(s *projectStatus) error {
 	label := func(text string) cell { return painted(faint, text) }
 	g.add(label("project"), painted(bold, s.ProjectID+"#"+s.UserID))
 	g.add(label("claim"), o.claimCell(s.Claim, now))
-	g.add(label("queue"), plain("input "+s.Queues["input"].String()+"; output "+s.Queues["output"].String()))
 	dead := s.Queues["dlq"]
-	g.add(label("dlq"), when(dead.Waiting > 0, red, deadText(s, dead)))
+	if s.Queues["input"].Missing && dead.Missing {
+		g.add(label("queue"), painted(red, "none: it was not set up, or a pattern of queue names or the region is another one"))
+	} else {
+		g.add(label("queue"), plain("input "+s.Queues["input"].String()+"; output "+s.Queues["output"].String()))
+		g.add(label("dlq"), when(dead.Waiting > 0, red, deadText(s, dead)))
+	}
 	if d := s.Deploy; d != nil {
 		g.add(label("deploy"), when(!d.Complete, yellow, deployText(*d, now)))
 		g.add(label("site"), plain(d.URL))

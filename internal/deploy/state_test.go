@@ -281,7 +281,8 @@ func TestDecodeState(t *testing.T) {
 	}
 	for name, raw := range map[string]string{
 		"empty": "", "cut off": string(raw[:len(raw)/2]), "another version": "state-1 0 0\n", "the one before": `{"version":1,"objects":[]}`,
-		"a line less": string(raw[:bytes.LastIndexByte(raw[:len(raw)-1], '\n')+1]), "a line more": string(raw) + "x", "no number": "state-2 0 1\nx\ty\n", "not quoted": "state-2 0 1\n1\t1\t\"\n",
+		"a line less": string(raw[:bytes.LastIndexByte(raw[:len(raw)-1], '\n')+1]), "a line more": string(raw) + "x", "no size": "state-2 0 1\nx\t1\n", "no time": "state-2 0 1\n1\ty\n", "not quoted": "state-2 0 1\n1\t1\t\"\n",
+		"more lines than there is memory for": "state-2 0 9000000000000000000\n", "fewer than none": "state-2 0 -1\n",
 		"large": strings.Repeat(" ", 16<<20) + string(raw),
 	} {
 		if _, err := deploy.DecodeState([]byte(raw)); !errors.Is(err, deploy.ErrState) {

@@ -152,7 +152,7 @@ func (r Rules) CheckRepo(raw string) error {
 	}
 	u, err := url.Parse(raw)
 	if err != nil || u.Opaque != "" {
-		return notAllowed("repoUrl is not a URL")
+		return notAllowed("repoUrl is not a URL such as https://github.com/owner/name.git")
 	}
 	switch {
 	case u.User != nil:

@@ -43,6 +43,9 @@ func TestDLQIsReadAndSentBack(t *testing.T) {
 	if out := w.well("dlq", "list"); !strings.HasPrefix(out, "No dead letters") {
 		t.Error(out)
 	}
+	if o := w.run("dlq", "redrive", "--all", "--output", "json"); o.code != 0 || o.stdout != "" || o.stderr != "No dead letters; nothing was sent.\n" {
+		t.Errorf("with nothing to send back it ended with %d: %q, %q", o.code, o.stdout, o.stderr)
+	}
 	w.kill("c-1")
 	w.Put(w.j.DLQURL, "no message at all", 0)
 	w.Put(w.url(w.Names.UnclaimedDLQ), `{"type":"claim_request"}`, 0)

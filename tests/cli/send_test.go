@@ -171,6 +171,7 @@ func TestSendAsksForAWorkerIfNobodyHasTheProject(t *testing.T) {
 func TestSendSaysWhatIsWrong(t *testing.T) {
 	w := newWorld(t, platform.Options{Unread: true})
 	w.fails("has no input queue", "send", "--project", "nobody", "--user", "scott", "--thread", "t1", "x")
+	w.fails("say --follow too", w.send("--thread", "t1", "--timeout", "1s", add("one"))...)
 	w.fails("not one of", "send", "--project", "amelia", "--user", "scott", "--thread", "t1", "--repo", "https://example.com/a.git", "x")
 	o := w.fails("not all is answered within 1s", w.send("--thread", "t1", "--command", "c-1", "--follow", "--timeout", "1s", add("one"))...)
 	if !strings.Contains(o.stderr, "unanswered: c-1") {

@@ -15,6 +15,11 @@ func TestStatus(t *testing.T) {
 		}
 	}
 
+	unknown := w.well("status", "nobody", "scott")
+	if line(unknown, "queue", "it was not set up") == "" || line(unknown, "dlq") != "" {
+		t.Errorf("of a project that is not there it prints\n%s", unknown)
+	}
+
 	worker := w.StartWorker()
 	w.well(w.send("--thread", "t1", "--command", "c-1", "--follow", add("one"))...)
 	w.fails("", w.send("--thread", "t2", "--command", "c-2", "--follow", "what the agent cannot do")...)
