@@ -219,7 +219,7 @@ func (w *Workspace) switchTree(ctx context.Context, from string) error {
 	}
 	// What one thread ignores may be new to another.
 	_, err = w.git(ctx, "clean", "-ffdq")
-	if errors.Is(err, errTooLong) {
+	if errors.Is(err, errTooLong) || exitCode(err) > 0 { // such as for paths that are too long for git
 		err = w.checkoutAnew(ctx)
 	}
 	if err != nil {
@@ -231,7 +231,7 @@ func (w *Workspace) switchTree(ctx context.Context, from string) error {
 // checkoutAnew removes all that lies in the checkout, packages too, and makes it once
 // more.
 func (w *Workspace) checkoutAnew(ctx context.Context) error {
-	w.store.config.Log.WarnContext(ctx, "checkout made anew, as git does not get through what lies there")
+	w.store.config.Log.WarnContext(ctx, "checkout made anew, as git cannot clean what lies there")
 	site, err := leftover.Open(w.Site())
 	if err != nil {
 		return fmt.Errorf("open checkout: %w", err)

@@ -568,3 +568,52 @@ func TestPatternsWithoutEnd(t *testing.T) {
 		t.Errorf("committed %v, %v", c.Files, err)
 	}
 }
+
+// deepen makes directories in directories, deeper than a path can be long, and a file.
+func deepen(t *testing.T, dir string, depth int) {
+	t.Helper()
+	at, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range depth {
+		if err := syscall.Mkdirat(at, "deep", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		next, err := syscall.Openat(at, "deep", syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		syscall.Close(at) //nolint:errcheck // it is a place
+		at = next
+	}
+	fd, err := syscall.Openat(at, "file", syscall.O_CREAT|syscall.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(syscall.Close(fd), syscall.Close(at)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDirectoriesWithoutEnd leaves what git can neither take nor remove, and what would
+// take long to walk through. What else changed is committed, and another thread goes on.
+func TestDirectoriesWithoutEnd(t *testing.T) {
+	f := setUp(t)
+	w := f.open(f.request("1", "c1"))
+	deepen(t, w.Site(), 8000)
+	if err := os.Symlink("index.html", filepath.Join(w.Site(), "link")); err != nil { // so that all is looked through
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if c := f.commit(w, "a"); !slices.Equal(c.Files, []string{"link"}) {
+		t.Errorf("committed %v", c.Files)
+	}
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	w = f.open(f.request("2", "c2"))
+	if entries, err := os.ReadDir(w.Site()); err != nil || slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "deep" }) {
+		t.Errorf("the next checkout has %v, %v", entries, err)
+	}
+}
