@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -121,7 +122,7 @@ func loadConfig(environ []string, required ...string) (*config, error) {
 			problems = append(problems, fmt.Errorf("%s is missing", name))
 		}
 	}
-	for _, name := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"} {
+	for _, name := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK", "AWS_CONTAINER_AUTHORIZATION_TOKEN"} {
 		if vars[name] != "" {
 			c.secrets = append(c.secrets, vars[name])
 		}
@@ -358,13 +359,16 @@ func (c *config) names() protocol.Names {
 	}
 }
 
-// redact replaces the secrets we know in a text.
+// redact replaces the secrets we know in a text, also as git sends its own.
 func (c *config) redact() func(string) string {
 	var pairs []string
 	for _, secret := range append([]string{c.GitHubToken, c.AnthropicKey}, c.secrets...) {
 		if len(secret) >= 4 {
 			pairs = append(pairs, secret, "[redacted]")
 		}
+	}
+	if c.GitHubToken != "" {
+		pairs = append(pairs, base64.StdEncoding.EncodeToString([]byte("x-access-token:"+c.GitHubToken)), "[redacted]")
 	}
 	return strings.NewReplacer(pairs...).Replace
 }

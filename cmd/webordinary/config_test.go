@@ -318,3 +318,15 @@ func TestMissingClaude(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestSecretsInOtherForms redacts what is a secret as much as the variable it is from.
+func TestSecretsInOtherForms(t *testing.T) {
+	c, err := loadConfig([]string{"GITHUB_TOKEN=ghp_test", "AWS_CONTAINER_AUTHORIZATION_TOKEN=of-the-task"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const header = "Authorization: Basic eC1hY2Nlc3MtdG9rZW46Z2hwX3Rlc3Q=" // x-access-token:ghp_test
+	if got := c.redact()(header + " of-the-task"); got != "Authorization: Basic [redacted] [redacted]" {
+		t.Errorf("redacted as %q", got)
+	}
+}

@@ -110,6 +110,8 @@ func (s *site) pack(ctx context.Context, file string) (err error) {
 			return err
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case leftover.TooDeep(name):
+			return errors.New("node_modules is nested too deep")
 		}
 		n, err := packOne(out, modules, name, d)
 		if size += n; err == nil && size > maxKeptBytes/maxKept {
@@ -205,9 +207,13 @@ func trimDownloads(downloads string, now time.Time) error {
 	defer root.Close() //nolint:errcheck // what is removed is gone or not
 	var size int64
 	var used time.Time
-	_ = fs.WalkDir(root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
+	_ = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return nil //nolint:nilerr // what cannot be looked at does not count
+		}
+		if leftover.TooDeep(name) { // npm made none of it
+			size = maxDownloads + 1
+			return fs.SkipAll
 		}
 		if info, err := d.Info(); err == nil {
 			size += info.Size()

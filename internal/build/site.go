@@ -170,6 +170,9 @@ func (s *site) links(dir string) ([]string, error) {
 		if err == nil && d.Type()&fs.ModeSymlink != 0 {
 			links = append(links, strconv.Quote(p))
 		}
+		if err == nil && d.IsDir() && leftover.TooDeep(p) {
+			return fs.SkipDir
+		}
 		return err
 	})
 	if errors.Is(err, fs.ErrNotExist) {

@@ -25,6 +25,15 @@ var (
 	ErrTooLarge = errors.New("file is too large")
 )
 
+// maxDepth is how deep a child's directories are looked at: far deeper than any that
+// is of use. To open what lies at some depth takes as many steps, so that to walk
+// through directories nested without end would take hours.
+const maxDepth = 100
+
+// TooDeep reports whether what lies at a name, slash-separated below a root, is not to
+// be looked at.
+func TooDeep(name string) bool { return strings.Count(name, "/") > maxDepth }
+
 // Open opens a directory. If it is a link or no directory, the error wraps
 // ErrIrregular. The directories above it must be ours.
 func Open(dir string) (*os.Root, error) {

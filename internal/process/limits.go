@@ -148,6 +148,7 @@ func field(text, name string) (int64, bool) {
 const (
 	childOOM         = 600   // of 1000: the kernel takes children before the worker
 	childDescriptors = 16384 // of each process behind the wall
+	cpuGrace         = 5     // seconds of a processor, between XCPU and KILL
 	spareTasks       = 4096  // processes and threads, beyond what the user has already
 )
 
@@ -166,6 +167,9 @@ func (s spec) prepare() (after func(child int), err error) {
 	}
 	if s.MemoryLimit > 0 {
 		soft[unix.RLIMIT_DATA] = uint64(s.MemoryLimit)
+	}
+	if s.CPULimit > 0 {
+		soft[unix.RLIMIT_CPU] = uint64(s.CPULimit.Seconds())
 	}
 	for what, n := range hard {
 		if err := lower(what, n, true); err != nil {
@@ -187,7 +191,11 @@ func (s spec) prepare() (after func(child int), err error) {
 			syscall.Setrlimit(what, &was) //nolint:errcheck // it is our own limit, as it was
 			// The child cannot raise it again.
 			n := min(soft[what], was.Max)
-			unix.Prlimit(child, what, &unix.Rlimit{Cur: n, Max: n}, nil) //nolint:errcheck // it may be gone, or another user's
+			most := n
+			if what == unix.RLIMIT_CPU { // else it is killed, and nobody knows for what
+				most = min(n+cpuGrace, was.Max)
+			}
+			unix.Prlimit(child, what, &unix.Rlimit{Cur: n, Max: most}, nil) //nolint:errcheck // it may be gone, or another user's
 		}
 	}, nil
 }

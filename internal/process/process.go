@@ -71,6 +71,10 @@ type Command struct {
 	// zero means no bound. Node.js and its like need Access and the limits of
 	// the Runner instead, as they allocate what they never touch.
 	MemoryLimit int64
+	// CPULimit bounds what each process of the child's takes of a processor, in
+	// whole seconds; zero means no bound. One that takes more gets XCPU, and soon
+	// after KILL.
+	CPULimit time.Duration
 	// Access is what a child of another's making may touch. Nil means that the
 	// child is the worker's own, such as git, and stands on its side of the wall.
 	Access *Access
@@ -198,7 +202,7 @@ type kept struct {
 func (r *Runner) start(path string, c Command) (*kept, error) {
 	s := spec{
 		Grace: c.grace(), Silence: orDefault(r.Silence, defaultSilence), Program: path, Args: c.Args, Dir: c.Dir,
-		Wall: r.Wall, Read: r.Read, Access: c.Access, MemoryLimit: c.MemoryLimit,
+		Wall: r.Wall, Read: r.Read, Access: c.Access, MemoryLimit: c.MemoryLimit, CPULimit: c.CPULimit,
 	}
 	if c.Access != nil {
 		s.Limits = r.Limits.orDefaults()
@@ -281,9 +285,10 @@ type spec struct {
 	Read    []string      `json:"read,omitempty"`
 	Access  *Access       `json:"access,omitempty"`
 	Limits  Limits        `json:"limits,omitzero"` // if there is an Access
-	// MemoryLimit is the Command's.
-	MemoryLimit int64 `json:"memoryLimit,omitempty"`
-	PWD         bool  `json:"pwd,omitempty"` // the environment has it; else bwrap's is not the child's
+	// MemoryLimit and CPULimit are the Command's.
+	MemoryLimit int64         `json:"memoryLimit,omitempty"`
+	CPULimit    time.Duration `json:"cpuLimit,omitempty"`
+	PWD         bool          `json:"pwd,omitempty"` // the environment has it; else bwrap's is not the child's
 
 	// Env is the program's, for a keeper that does not trust its own.
 	Env []string `json:"env,omitempty"`

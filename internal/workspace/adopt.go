@@ -52,6 +52,10 @@ func (w *Workspace) adoptOne(ctx context.Context, name string, r Request) error 
 		return nil
 	}
 	left, err := w.adoptTree(ctx, dir, cur, r)
+	if errors.Is(err, errTooMuch) || errors.Is(err, errTooLong) { // else no command would ever run here again
+		w.store.config.Log.WarnContext(ctx, "what was set aside is too much to be saved", slog.String("aside", dir))
+		return nil
+	}
 	if err != nil || left.sha == "" {
 		return err
 	}

@@ -238,10 +238,34 @@ func (w *Workspace) switchTree(ctx context.Context, from string) error {
 		return err
 	}
 	// What one thread ignores may be new to another.
-	if _, err := w.git(ctx, "clean", "-ffdq"); err != nil {
+	_, err = w.git(ctx, "clean", "-ffdq")
+	if errors.Is(err, errTooLong) || exitCode(err) > 0 { // such as for paths that are too long for git
+		err = w.checkoutAnew(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	return w.unmarkIndex()
+}
+
+// checkoutAnew removes all that lies in the checkout, packages too, and makes it once
+// more.
+func (w *Workspace) checkoutAnew(ctx context.Context) error {
+	w.store.config.Log.WarnContext(ctx, "checkout made anew, as git cannot clean what lies there")
+	site, err := leftover.Open(w.Site())
+	if err != nil {
+		return fmt.Errorf("open checkout: %w", err)
+	}
+	defer site.Close() //nolint:errcheck // what is removed is gone or not
+	entries, err := fs.ReadDir(site.FS(), ".")
+	for _, e := range entries {
+		err = errors.Join(err, site.RemoveAll(e.Name()))
+	}
+	if err = errors.Join(err, w.heal()); err != nil {
+		return fmt.Errorf("empty checkout: %w", err)
+	}
+	_, err = w.git(ctx, "reset", "--quiet", "--hard", w.head)
+	return err
 }
 
 // saveLeftovers commits what another command left in the checkout, on that
@@ -252,7 +276,7 @@ func (w *Workspace) saveLeftovers(ctx context.Context, cur current, r Request) (
 		return "", nil
 	}
 	left, err := w.saveTree(ctx, cur, r)
-	if errors.Is(err, errTooMuch) { // else no command would ever run here again
+	if errors.Is(err, errTooMuch) || errors.Is(err, errTooLong) { // else no command would ever run here again
 		w.store.config.Log.WarnContext(ctx, "what another command left is too much to be saved", slog.String("owner", cur.Owner))
 		return "", nil
 	}

@@ -182,7 +182,7 @@ func (w *Workspace) flatten(ctx context.Context, known ...string) error {
 				return fmt.Errorf("flatten %s: %w", path.Dir(name), err)
 			}
 			return skip(d)
-		case d.IsDir() && (name == ".git" || d.Name() == "node_modules" || name == "dist" || name == ".astro"):
+		case d.IsDir() && (leftover.TooDeep(name) || name == ".git" || d.Name() == "node_modules" || name == "dist" || name == ".astro"):
 			return fs.SkipDir
 		}
 		return unlock(root, name, d)

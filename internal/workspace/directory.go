@@ -131,7 +131,12 @@ func (w *Workspace) create() error {
 	return os.WriteFile(filepath.Join(w.dir, "worker", untouchedFile), nil, 0o600)
 }
 
-const asideMark = ".aside-"
+// What lies beside the pair's directory has a mark that no id can have, or a user
+// called scott.fresh would lose a workspace to scott.
+const (
+	asideMark = "~aside-"
+	freshMark = "~fresh"
+)
 
 // asideName is a name for what is set aside now. It says when: renaming does not
 // change a directory's time.

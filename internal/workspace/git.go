@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/go-git/go-billy/v5/osfs"
 	git "github.com/go-git/go-git/v5"
@@ -76,7 +77,7 @@ func (w *Workspace) gitRun(ctx context.Context, call gitCall, args ...string) (s
 	_, err := w.store.config.Runner.Run(ctx, process.Command{
 		Path: w.store.config.Git, Args: all, Dir: filepath.Join(w.dir, "worker"), Env: w.gitEnv(call.settings),
 		Stdin: strings.NewReader(call.stdin), Stdout: &stdout, Stderr: &stderr,
-		MemoryLimit: w.store.config.GitMemory,
+		MemoryLimit: w.store.config.GitMemory, CPULimit: w.store.config.GitTime,
 	})
 	if err == nil && stdout.over {
 		err = errTooMuch
@@ -87,12 +88,25 @@ func (w *Workspace) gitRun(ctx context.Context, call gitCall, args ...string) (s
 			reason := fmt.Sprintf("the repository holds something that takes git more than %d MB of memory", w.store.config.GitMemory>>20)
 			err = &Error{Code: "file_too_large", Reason: reason, Err: err}
 		}
+		if wasTooLong(err, stderr.String()) {
+			err = fmt.Errorf("%w: %w", errTooLong, err)
+		}
 	}
 	return stdout.kept.String(), err
 }
 
 // errTooMuch says that git names more files than a site can have.
 var errTooMuch = &Error{Code: "file_too_large", Reason: "too many files were changed to be committed at once"}
+
+// errTooLong says that a git program was ended for the time it took. A few patterns in
+// .gitignore are enough, as git tries each way in which they may fit a path.
+var errTooLong = &Error{Code: "file_too_large", Reason: "the repository holds something that takes git too long, such as patterns in .gitignore with many stars"}
+
+// wasTooLong reports whether git, or a program that it had started, was ended so.
+func wasTooLong(err error, stderr string) bool {
+	e, ok := errors.AsType[*process.ExitError](err)
+	return ok && (e.Result.Signal == syscall.SIGXCPU || strings.Contains(stderr, "died of signal "+strconv.Itoa(int(syscall.SIGXCPU))))
+}
 
 // output keeps what is written to it, up to a bound, and takes the rest too.
 type output struct {

@@ -68,7 +68,7 @@ func (s *Store) TakeOver(ctx context.Context, r TakeOverRequest) error {
 	return w.settle()
 }
 
-func (w *Workspace) freshDir() string { return w.dir + ".fresh" }
+func (w *Workspace) freshDir() string { return w.dir + freshMark }
 
 // settle puts the fresh directory into the place of one that was set aside.
 func (w *Workspace) settle() error {

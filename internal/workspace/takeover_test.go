@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/webordinary/claude-code-container/internal/process/processtest"
+	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/internal/workspace"
 	"github.com/webordinary/claude-code-container/tests/gitserver"
 )
@@ -31,7 +32,7 @@ func (f *fixture) takeOver() {
 // asides lists what was set aside, oldest first.
 func (f *fixture) asides() []string {
 	f.t.Helper()
-	found, err := filepath.Glob(f.dir() + ".aside-*")
+	found, err := filepath.Glob(f.dir() + "~aside-*")
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -309,7 +310,7 @@ func TestTakeOverCutByACrash(t *testing.T) {
 		"before the fresh one takes its place": func(t *testing.T, f *fixture) {
 			t.Helper()
 			f.takeOver()
-			if err := os.Rename(f.dir(), f.dir()+".fresh"); err != nil {
+			if err := os.Rename(f.dir(), f.dir()+"~fresh"); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -430,5 +431,32 @@ func TestLargeLeftoverIsDropped(t *testing.T) {
 				t.Errorf("saved: %q", got)
 			}
 		})
+	}
+}
+
+// TestNobodyIsCalledLikeWhatIsSetAside has users whose names could make the names of
+// what another one has beside its directory. A takeover and a trim leave theirs alone.
+func TestNobodyIsCalledLikeWhatIsSetAside(t *testing.T) {
+	f := setUp(t)
+	f.open(f.request("1", "c1"))
+	others := []protocol.Pair{{ProjectID: "amelia", UserID: "scott.fresh"}, {ProjectID: "amelia", UserID: "scott.aside-1000"}, {ProjectID: "amelia", UserID: "scott.aside-1000-2"}}
+	for _, p := range others {
+		if err := p.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		r := f.request("1", "c1")
+		r.UserID, r.Dir = p.UserID, p.Dir()
+		f.write(f.open(r), "mine.txt", "x")
+	}
+	f.takeOver()
+	f.open(f.request("1", "c2"))
+	f.trim()
+	for _, p := range others {
+		if !f.exists(f.root, p.Dir(), "site", "mine.txt") {
+			t.Errorf("the workspace of %s is gone", p.UserID)
+		}
+	}
+	if entries, err := os.ReadDir(f.root); err != nil || len(entries) < len(others)+2 {
+		t.Errorf("nothing was set aside: %v, %v", entries, err)
 	}
 }

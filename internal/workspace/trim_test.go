@@ -51,13 +51,13 @@ func TestTrimAsides(t *testing.T) {
 		t.Fatal(err)
 	}
 	aside := func(age time.Duration) string {
-		dir := fmt.Sprintf("%s.aside-%d", f.dir(), now.Add(-age).Unix())
+		dir := fmt.Sprintf("%s~aside-%d", f.dir(), now.Add(-age).Unix())
 		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "site/a/b"), 0o700), os.Symlink(outside, filepath.Join(dir, "site/a/link"))); err != nil {
 			t.Fatal(err)
 		}
 		return dir
 	}
-	young, old, wanted, foreign := aside(23*time.Hour), aside(25*time.Hour), aside(99*time.Hour), f.root+"/amelia-scotty.aside-1"
+	young, old, wanted, foreign := aside(23*time.Hour), aside(25*time.Hour), aside(99*time.Hour), f.root+"/amelia-scotty~aside-1"
 	note := fmt.Sprintf(`{"asides":[%q]}`, filepath.Base(wanted))
 	if err := errors.Join(os.WriteFile(filepath.Join(f.dir(), "worker/takeover.json"), []byte(note), 0o600), os.Mkdir(foreign, 0o700)); err != nil {
 		t.Fatal(err)

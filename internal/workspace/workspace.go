@@ -63,7 +63,10 @@ type Config struct {
 	Git    string // the git program; empty means git
 	// GitMemory bounds what a git process allocates, in bytes; zero means 1 GB.
 	GitMemory int64
-	Env       []string
+	// GitTime bounds what a git process takes of a processor, in whole seconds; zero
+	// means 3 min. It does not count waiting, for a disk or for the remote.
+	GitTime time.Duration
+	Env     []string
 	// Token is the password of x-access-token. It is sent to AllowedHosts
 	// only.
 	Token        string
@@ -87,6 +90,9 @@ func New(c Config) *Store {
 	}
 	if c.GitMemory == 0 {
 		c.GitMemory = 1 << 30
+	}
+	if c.GitTime == 0 {
+		c.GitTime = 3 * time.Minute
 	}
 	if len(c.AllowedHosts) == 0 {
 		c.AllowedHosts = []string{"github.com"}

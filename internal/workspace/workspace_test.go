@@ -534,7 +534,7 @@ func TestAnotherRepositorySetsTheOldOneAside(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(w.Site(), "second.txt")); err != nil {
 		t.Error(err)
 	}
-	if old, _ := filepath.Glob(filepath.Join(f.root, "amelia-scott.aside-*", "site", "old.txt")); len(old) != 1 {
+	if old, _ := filepath.Glob(filepath.Join(f.root, "amelia-scott~aside-*", "site", "old.txt")); len(old) != 1 {
 		t.Error("the old workspace is gone")
 	}
 	r.RepoURL, r.Owner = "", "c3" // later it may be absent

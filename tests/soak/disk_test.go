@@ -93,8 +93,8 @@ func beyond(ctx context.Context, dir string) map[string]string {
 	if size, err := sizeOf(filepath.Join(dir, "cache")); err != nil || size > maxDownloads {
 		found["npm's downloads above 2 GB"] = fmt.Sprint(size, err)
 	}
-	for _, aside := range glob(dir+".aside-*", ".") {
-		_, mark, _ := strings.Cut(filepath.Base(aside), ".aside-")
+	for _, aside := range glob(dir+"~aside-*", ".") {
+		_, mark, _ := strings.Cut(filepath.Base(aside), "~aside-")
 		seconds, _, _ := strings.Cut(mark, "-")
 		if since, err := strconv.ParseInt(seconds, 10, 64); err != nil || time.Since(time.Unix(since, 0)) > asides {
 			found["directories set aside a day ago"] += " " + aside

@@ -168,7 +168,7 @@ func oldThings(ctx context.Context, p *planted, dir string) (keep []string, err 
 	}
 	err = errors.Join(err, put(filepath.Join(dir, "worker/cache/node_modules-0.tar"), trees+time.Hour, 10))
 	for _, age := range []time.Duration{asides - time.Hour, asides + time.Hour} {
-		aside := dir + ".aside-" + strconv.FormatInt(time.Now().Add(-age).Unix(), 10) + "-" + uuid.NewString()[:4]
+		aside := dir + "~aside-" + strconv.FormatInt(time.Now().Add(-age).Unix(), 10) + "-" + uuid.NewString()[:4]
 		if age < asides {
 			keep = append(keep, aside)
 		}
