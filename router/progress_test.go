@@ -110,11 +110,23 @@ func (f *followed) tool(tool, file string) {
 	f.tenure.told(handlers.Step{CommandID: "c-1", Name: "agent", Tool: tool, Text: "secret " + file, Files: []string{file}})
 }
 
-// lines are the events in short.
+// lines are the events in short. A queue keeps no order: those of one moment are
+// told apart by their numbers.
 func (f *followed) lines() []string {
 	synctest.Wait()
 	var all []string
-	for i, p := range f.got {
+	order := make([]int, len(f.got))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		if f.at[a] != f.at[b] {
+			return int(f.at[a] - f.at[b])
+		}
+		return int(f.got[a].Sequence - f.got[b].Sequence)
+	})
+	for _, i := range order {
+		p := f.got[i]
 		all = append(all, strings.TrimSpace(fmt.Sprintf("%v %d %s %s %v", f.at[i].Round(100*time.Millisecond), p.Sequence, p.Step, p.Tool, p.Files)))
 	}
 	return all
