@@ -188,6 +188,11 @@ func probeFile(dir string) (f *os.File, done func(), err error) {
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EINVAL) {
 		return nil, nil, &os.PathError{Op: "write", Path: dir, Err: err}
 	}
+	return namedFile(dir)
+}
+
+// namedFile is probeFile where a file needs a name, as on NFS.
+func namedFile(dir string) (f *os.File, done func(), err error) {
 	if f, err = os.CreateTemp(dir, ".doctor-*"); err != nil {
 		return nil, nil, err
 	}

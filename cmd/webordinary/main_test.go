@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/webordinary/claude-code-container/tests/program"
 )
 
 // binary is the program, built as for use: it starts itself as its keeper, which
@@ -23,25 +24,15 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
-	code, err := buildAndRun(m)
+	code, err := program.With(func(path string) (int, error) {
+		binary = path
+		return m.Run(), nil
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "webordinary:", err)
 		code = 1
 	}
 	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "webordinary-test-")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
-	binary = filepath.Join(dir, "webordinary")
-	if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return m.Run(), nil
 }
 
 // childEnv is what npm needs of the developer's environment, and nothing that

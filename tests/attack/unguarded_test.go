@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/webordinary/claude-code-container/tests/terminal"
 )
 
 // TestUnguarded runs hostile as root, from a terminal, with a secret in its
@@ -30,11 +32,10 @@ func TestUnguarded(t *testing.T) {
 	text, err := json.Marshal(map[string]any{"Out": out, "Only": only, "Mark": w.mark})
 	w.must(err)
 	w.must(os.WriteFile(planFile, text, 0o600))
-	master, slave := w.openTerminal()
-	defer master.Close()                                     //nolint:errcheck // the test is over
+	_, end := terminal.Open(t)
 	cmd := exec.Command(programs.hostile, "agent", planFile) //nolint:noctx // it ends by itself
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "GITHUB_TOKEN=" + w.secrets["github"]}
-	cmd.ExtraFiles = []*os.File{slave}
+	cmd.ExtraFiles = []*os.File{end}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
 	w.must(cmd.Run())
 	found := w.readOutcomes(out)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/tests/terminal"
 )
 
 // worker is a running worker. As in the image it is process 1 of its PID
@@ -69,11 +70,11 @@ func (w *world) start(env ...string) *worker {
 	w.must(err)
 	stdout, err := p.cmd.StdoutPipe()
 	w.must(err)
-	master, slave := w.openTerminal()
-	p.cmd.ExtraFiles = []*os.File{slave}
+	_, end := terminal.Open(w.t) // by which the worker is controlled
+	p.cmd.ExtraFiles = []*os.File{end}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
 	w.must(p.cmd.Start())
-	w.must(slave.Close())
+	w.must(end.Close())
 	go func() {
 		defer close(p.ended)
 		in := bufio.NewReader(stdout)
@@ -91,25 +92,11 @@ func (w *world) start(env ...string) *worker {
 	}()
 	w.t.Cleanup(func() {
 		p.kill()
-		master.Close() //nolint:errcheck // the test is over
 		if w.t.Failed() {
 			w.t.Logf("what the worker said:\n%s\nits log:\n%s", p.said(), tail(filepath.Join(w.state, "log.jsonl"), 6000))
 		}
 	})
 	return p
-}
-
-// openTerminal makes a terminal for the worker to be controlled by.
-func (w *world) openTerminal() (master, slave *os.File) {
-	w.t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	w.must(err)
-	w.must(unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	w.must(err)
-	slave, err = os.OpenFile(filepath.Join("/dev/pts", itoa(n)), os.O_RDWR|syscall.O_NOCTTY, 0)
-	w.must(err)
-	return master, slave
 }
 
 func tail(path string, n int) []byte {

@@ -3,14 +3,13 @@ package bench
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/webordinary/claude-code-container/tests/platform"
+	"github.com/webordinary/claude-code-container/tests/program"
 )
 
 const (
@@ -33,10 +32,7 @@ func defaults() platform.Options {
 // it running idle.
 func BenchmarkProgram(b *testing.B) {
 	o := defaults()
-	o.Program = filepath.Join(b.TempDir(), "webordinary")
-	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", o.Program, "../../cmd/webordinary").CombinedOutput(); err != nil {
-		b.Fatalf("go build: %v\n%s", err, out)
-	}
+	o.Program = program.Build(b)
 	p := platform.New(b, o)
 	var times []time.Duration
 	var idle []*platform.Worker

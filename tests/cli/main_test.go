@@ -3,11 +3,9 @@
 package cli
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/webordinary/claude-code-container/tests/apicall"
 	"github.com/webordinary/claude-code-container/tests/platform"
+	"github.com/webordinary/claude-code-container/tests/program"
 )
 
 // binary is the program, built as for use.
@@ -28,29 +27,19 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "6"); err != nil { // they wait more than they work
 		panic(err)
 	}
-	code, err := buildAndRun(m)
+	code, err := program.With(func(path string) (int, error) {
+		binary = path
+		code := platform.Main(m)
+		if run := flag.Lookup("test.run").Value.String(); code == 0 && run == "" {
+			return code, compareCalls()
+		}
+		return code, nil
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cli:", err)
 		code = 1
 	}
 	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "cli-test-")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
-	binary = filepath.Join(dir, "webordinary")
-	if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "../../cmd/webordinary").CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	code := platform.Main(m)
-	if run := flag.Lookup("test.run").Value.String(); code == 0 && run == "" {
-		return code, compareCalls()
-	}
-	return code, nil
 }
 
 // compareCalls holds what was called against the list that the operator's policy is

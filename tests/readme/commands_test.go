@@ -4,27 +4,19 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/webordinary/claude-code-container/tests/program"
 )
 
 // elsewhere are commands that the table of operations.md leaves out: what is no operator's,
 // and what only has others below it.
 var elsewhere = []string{"demo [instruction]", "run", "dlq"}
-
-func build(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "webordinary")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/webordinary").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return binary
-}
 
 // help returns what a command says of itself.
 func help(t *testing.T, binary string, words ...string) string {
@@ -78,7 +70,7 @@ func commands(t *testing.T, binary string, words ...string) map[string][]string 
 
 // TestOperationsListsTheCommands compares the table of operations.md with the binary.
 func TestOperationsListsTheCommands(t *testing.T) {
-	binary := build(t)
+	binary := program.Build(t)
 	text, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +95,7 @@ func TestOperationsListsTheCommands(t *testing.T) {
 // TestExamplesAreUnderstood runs the examples of documents with --help at their end: what
 // the program does not know is an error before that.
 func TestExamplesAreUnderstood(t *testing.T) {
-	binary := build(t)
+	binary := program.Build(t)
 	n := 0
 	for _, file := range []string{"../../docs/operations.md", "../../README.md", "../../CONTRIBUTING.md"} {
 		text, err := os.ReadFile(file)

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/webordinary/claude-code-container/tests/program"
 )
 
 const root = "../.."
@@ -161,7 +163,7 @@ func selects(args []string) error {
 func TestReadmeListsCommandsThatAre(t *testing.T) {
 	readme := documents(t)["README.md"]
 	got := map[string]bool{}
-	for usage := range commands(t, build(t)) {
+	for usage := range commands(t, program.Build(t)) {
 		got[strings.Fields(usage)[0]] = true
 	}
 	listed := regexp.MustCompile("(?m)^\\| `webordinary ([a-z]+)` \\|").FindAllStringSubmatch(readme, -1)

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/webordinary/claude-code-container/tests/platform"
 	"github.com/webordinary/claude-code-container/tests/platform/site"
+	"github.com/webordinary/claude-code-container/tests/program"
 )
 
 func TestMain(m *testing.M) { os.Exit(platform.Main(m)) }
@@ -84,12 +84,8 @@ func newSoak(t *testing.T, commands, projects int, sandbox string) *soak {
 	t.Helper()
 	s := &soak{t: t, commands: commands, sandbox: sandbox, trimmed: map[string]int{}, head: machine()}
 	// The program as it is used, not the one that has faults to order.
-	binary := filepath.Join(t.TempDir(), "webordinary")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/webordinary").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
 	s.Platform = platform.New(t, platform.Options{
-		Program: binary, Unlogged: sandbox != "off", Idle: 500 * time.Millisecond, Lease: 9 * time.Second, Renewal: 2 * time.Second, Sweep: time.Second, Visibility: 9 * time.Second,
+		Program: program.Build(t), Unlogged: sandbox != "off", Idle: 500 * time.Millisecond, Lease: 9 * time.Second, Renewal: 2 * time.Second, Sweep: time.Second, Visibility: 9 * time.Second,
 		Env: []string{"MAX_CLAIMS=8", "LOG_LEVEL=info", "ASSET_GRACE=" + assetGrace.String(), "SANDBOX=" + sandbox},
 	})
 	for i := range projects {
