@@ -15,9 +15,22 @@ import (
 // Mend brings the directories of an access into order, whatever a child left and
 // whoever should have seen to it: under WallUsers, nothing of the pair runs when it
 // returns, and the worker may read, change and remove what is in them; a
-// node_modules only if deep is set. Under other walls all is the worker's, and
-// nothing is to be done.
+// node_modules only if deep is set. It waits until no child of the pair runs. Under
+// other walls all is the worker's, and nothing is to be done.
 func (r *Runner) Mend(ctx context.Context, a Access, deep bool) error {
+	if r.Wall != WallUsers {
+		return nil
+	}
+	end, err := r.alone(ctx, &a)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return r.mend(ctx, a, deep)
+}
+
+// mend is Mend for who has the pair's turn.
+func (r *Runner) mend(ctx context.Context, a Access, deep bool) error {
 	if r.Wall != WallUsers {
 		return nil
 	}

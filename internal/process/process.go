@@ -119,7 +119,7 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("exited with code %d", e.Result.ExitCode)
 }
 
-// Runner runs children. It may be used by several goroutines.
+// Runner runs children. It may be used by several goroutines, and must not be copied.
 type Runner struct {
 	// Keeper is the program and the first arguments that start the keeper.
 	Keeper []string
@@ -136,13 +136,16 @@ type Runner struct {
 	Read    []string     // what they may read besides the system's programs: absolute paths
 	Limits  Limits       // of each of them, with all that it starts
 	Log     *slog.Logger // nil means none
+
+	turns turns
 }
 
 // Run runs a child to its end. When ctx ends, the whole tree gets TERM, and KILL
 // after the grace; then the error is the cause of ctx. Else it is nil, an
 // *ExitError, or one that wraps a *LimitError, ErrNotFound or ErrWall. If we were frozen for longer than
 // Silence it wraps ErrSilence, whatever ctx says: on thawing, timers fire that
-// are nobody's fault. Nothing of the tree is alive when Run returns.
+// are nobody's fault. Nothing of the tree is alive when Run returns. Under WallUsers
+// it waits until no other child of the pair runs.
 func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
 	if ctx.Err() != nil {
 		return Result{}, context.Cause(ctx)
@@ -151,6 +154,11 @@ func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	end, err := r.alone(ctx, c.Access)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
 	k, err := r.start(path, c)
 	if err != nil {
 		return Result{}, fmt.Errorf("start %s: %w", filepath.Base(path), err)
@@ -166,7 +174,7 @@ func (r *Runner) Run(ctx context.Context, c Command) (Result, error) {
 	result, note, err := k.result()
 	result.Duration = time.Since(began)
 	if errors.Is(err, errLost) && c.Access != nil {
-		err = errors.Join(err, r.Mend(context.WithoutCancel(ctx), *c.Access, false))
+		err = errors.Join(err, r.mend(context.WithoutCancel(ctx), *c.Access, false))
 	}
 	if note != "" && r.Log != nil {
 		r.Log.WarnContext(ctx, "what the child left is not in order", slog.String("reason", note))

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -357,6 +358,53 @@ func TestUsersEndsAll(t *testing.T) {
 
 // A child that closed its tree to the worker, and a keeper that died, are made
 // good by Mend.
+// TestUsersOneAfterTheOther begins a child while another of the same pair runs, which
+// it would end.
+func TestUsersOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	r := processtest.NewUsers(t).Runner(t)
+	first, said := shell(t, "echo up; read line; echo down")
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close() //nolint:errcheck // nothing is lost
+	up := make(chan struct{})
+	once := sync.OnceFunc(func() { close(up) })
+	first.Stdin, first.Stderr = in, nil
+	first.Stdout = io.MultiWriter(said, writerFunc(func(p []byte) (int, error) { once(); return len(p), nil }))
+	ended := make(chan error, 1)
+	go func() {
+		defer in.Close() //nolint:errcheck // it was only read
+		_, err := r.Run(t.Context(), first)
+		ended <- err
+	}()
+	<-up
+	second, _ := shell(t, "true")
+	second.Access.Pair = first.Access.Pair
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := r.Run(short, second); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second child ended with %v; want it to wait for the first", err)
+	}
+	if err := r.Mend(short, *second.Access, false); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("its directories were mended: %v; want that to wait for the first", err)
+	}
+	other, _ := shell(t, "true") // of another pair
+	if _, err := r.Run(t.Context(), other); err != nil {
+		t.Error(err)
+	}
+	if _, err := out.WriteString("go\n"); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil || said.String() != "up\ndown\n" {
+		t.Errorf("the first child: %v, %q", err, said)
+	}
+	if _, err := r.Run(t.Context(), second); err != nil {
+		t.Errorf("when the first has ended: %v", err)
+	}
+}
+
 func TestUsersMend(t *testing.T) {
 	h := newHome(t)
 	h.must("mkdir -p node_modules/a src; chmod 700 node_modules/a")
