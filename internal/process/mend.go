@@ -18,9 +18,6 @@ import (
 // node_modules only if deep is set. It waits until no child of the pair runs. Under
 // other walls all is the worker's, and nothing is to be done.
 func (r *Runner) Mend(ctx context.Context, a Access, deep bool) error {
-	if r.Wall != WallUsers {
-		return nil
-	}
 	end, err := r.alone(ctx, &a)
 	if err != nil {
 		return err
