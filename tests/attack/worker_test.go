@@ -2,7 +2,6 @@ package attack
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"io"
 	"os"
@@ -10,13 +9,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/webordinary/claude-code-container/internal/protocol"
+	"github.com/webordinary/claude-code-container/tests/program"
 	"github.com/webordinary/claude-code-container/tests/terminal"
 )
 
@@ -30,8 +29,7 @@ type worker struct {
 	answers chan protocol.OutputMessage
 	ended   chan struct{}
 
-	mu     sync.Mutex
-	stderr bytes.Buffer
+	stderr program.Output
 }
 
 const launch = `
@@ -55,7 +53,7 @@ func (w *world) start(env ...string) *worker {
 	}
 	words = append(words, "/usr/bin/setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--", "sh", "-c", launch)
 	p.cmd = exec.Command("unshare", words...) //nolint:noctx // the clean-up ends it
-	p.cmd.Dir, p.cmd.Stderr, p.cmd.WaitDelay = w.home, p, time.Second
+	p.cmd.Dir, p.cmd.Stderr, p.cmd.WaitDelay = w.home, &p.stderr, time.Second
 	p.cmd.Env = append([]string{
 		"WORKER=" + programs.worker, "HOSTILE=" + programs.hostile, "STATE=" + w.state, "HEARTBEAT_FILE=" + fifo,
 		"DECOY_SHARED=" + w.secrets["shared"], "DECOY_ARGUMENT=" + w.secrets["argument"],
@@ -93,32 +91,13 @@ func (w *world) start(env ...string) *worker {
 	w.t.Cleanup(func() {
 		p.kill()
 		if w.t.Failed() {
-			w.t.Logf("what the worker said:\n%s\nits log:\n%s", p.said(), tail(filepath.Join(w.state, "log.jsonl"), 6000))
+			w.t.Logf("what the worker said:\n%s\nits log:\n%s", p.said(), program.Tail(filepath.Join(w.state, "log.jsonl"), 6000))
 		}
 	})
 	return p
 }
 
-func tail(path string, n int) []byte {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return []byte(err.Error())
-	}
-	return b[max(0, len(b)-n):]
-}
-
-// Write takes the worker's standard error.
-func (p *worker) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stderr.Write(b)
-}
-
-func (p *worker) said() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stderr.String()
-}
+func (p *worker) said() string { return p.stderr.String() }
 
 func (p *worker) kill() {
 	p.cmd.Process.Kill() //nolint:errcheck // it may have ended

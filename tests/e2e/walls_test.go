@@ -6,6 +6,7 @@ import (
 
 	"github.com/webordinary/claude-code-container/internal/process"
 	. "github.com/webordinary/claude-code-container/tests/modelserver" //nolint:revive // the scripts read like scripts
+	"github.com/webordinary/claude-code-container/tests/program"
 )
 
 // TestWalls has each wall let a whole command through: the CLI and its shell, npm
@@ -28,7 +29,7 @@ func TestWalls(t *testing.T) {
 			if !strings.Contains(w.page(), "after: ") {
 				t.Error("the agent's git log did not reach the site")
 			}
-			if log := string(tail(w.dir+"/log.jsonl", 1<<20)); !strings.Contains(log, `"wall":"`+string(wall)+`"`) {
+			if log := string(program.Tail(w.dir+"/log.jsonl", 1<<20)); !strings.Contains(log, `"wall":"`+string(wall)+`"`) {
 				t.Error("the log does not say which wall there is")
 			}
 		})

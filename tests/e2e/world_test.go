@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -22,6 +21,7 @@ import (
 	"github.com/webordinary/claude-code-container/internal/protocol"
 	"github.com/webordinary/claude-code-container/tests/gitserver"
 	. "github.com/webordinary/claude-code-container/tests/modelserver" //nolint:revive // the scripts read like scripts
+	"github.com/webordinary/claude-code-container/tests/program"
 )
 
 const (
@@ -158,8 +158,7 @@ type worker struct {
 	stdin   io.WriteCloser
 	answers chan []byte
 	ended   chan error
-	mu      sync.Mutex
-	stderr  bytes.Buffer
+	stderr  program.Output
 }
 
 func (w *world) start(t *testing.T, env ...string) *worker {
@@ -173,7 +172,7 @@ func (w *world) startBinary(t *testing.T, binary string, env ...string) *worker 
 	words := append(append([]string{}, w.as...), binary, "demo", "--stdin", "--dir", w.dir)
 	p.cmd = exec.CommandContext(t.Context(), words[0], words[1:]...)
 	p.cmd.Env = append(append([]string{}, w.env...), env...)
-	p.cmd.Stderr = p
+	p.cmd.Stderr = &p.stderr
 	p.cmd.WaitDelay = time.Second
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
@@ -204,32 +203,13 @@ func (w *world) startBinary(t *testing.T, binary string, env ...string) *worker 
 		p.kill()
 		if t.Failed() {
 			t.Logf("what the worker said:\n%s", p.said())
-			t.Logf("its log:\n%s", tail(filepath.Join(w.dir, "log.jsonl"), 6000))
+			t.Logf("its log:\n%s", program.Tail(filepath.Join(w.dir, "log.jsonl"), 6000))
 		}
 	})
 	return p
 }
 
-func tail(path string, n int) []byte {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return []byte(err.Error())
-	}
-	return b[max(0, len(b)-n):]
-}
-
-// Write takes the worker's standard error.
-func (p *worker) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stderr.Write(b)
-}
-
-func (p *worker) said() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stderr.String()
-}
+func (p *worker) said() string { return p.stderr.String() }
 
 // send sends messages, one JSON object a line. A string is sent as it is.
 func (p *worker) send(messages ...any) {

@@ -1,4 +1,5 @@
-// Package program builds webordinary, as it is used, for tests that run it.
+// Package program builds webordinary, as it is used, for tests that run it, and keeps
+// what it says.
 package program
 
 import (
