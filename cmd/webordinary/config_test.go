@@ -44,14 +44,19 @@ func mustLoad(t *testing.T, local string, environ ...string) *config {
 	return c
 }
 
-// refusal returns the text of the error that the configuration gives.
+// refusal returns what is wrong with a configuration, a line each.
 func refusal(t *testing.T, environ ...string) string {
 	t.Helper()
 	c, err := load(t, "", environ...)
 	if err == nil {
 		t.Fatalf("%q is accepted: %+v", environ, c)
 	}
-	return err.Error()
+	problems, ok := strings.CutPrefix(err.Error(), "the configuration is wrong:\n")
+	problems, hint := strings.CutSuffix(problems, "\nVariables are set in the environment or in .env.local; `webordinary run --help` describes them")
+	if !ok || !hint {
+		t.Errorf("the error is %q", err)
+	}
+	return problems
 }
 
 func documentedDefaults() *config {
@@ -206,9 +211,8 @@ func TestOneWrongValue(t *testing.T) {
 		{"S3_URL_PATTERN=ftp://{bucket}", "S3_URL_PATTERN: "},
 	} {
 		t.Run(tt.set, func(t *testing.T) {
-			rest, ok := strings.CutPrefix(refusal(t, tt.set), "the configuration is wrong:\n")
-			if !ok || !strings.HasPrefix(rest, tt.want) || strings.Contains(rest, "\n") {
-				t.Errorf("the error is %q, want one line that begins with %q", rest, tt.want)
+			if got := refusal(t, tt.set); !strings.HasPrefix(got, tt.want) || strings.Contains(got, "\n") {
+				t.Errorf("wrong is %q, want one line that begins with %q", got, tt.want)
 			}
 		})
 	}
@@ -218,7 +222,7 @@ func TestAllThatIsWrongIsReportedAtOnce(t *testing.T) {
 	got := refusal(t, "MAX_CLAIMS=many", "LEASE_DURATION=long", "LOG_LEVEL=loud", "AGENT_TIMEOUT=0s", "IDLE_TIMEOUT=-5s", "AGENT=gpt",
 		"SANDBOX=moat", "CLAUDE_CODE_USE_BEDROCK=perhaps", "UNCLAIMED_QUEUE_URL=https://sqs/1/q.fifo", "INPUT_QUEUE_PATTERN=in", "S3_URL_PATTERN=x")
 	var names []string
-	for _, line := range strings.Split(got, "\n")[1:] {
+	for _, line := range strings.Split(got, "\n") {
 		name, _, _ := strings.Cut(line, " ")
 		names = append(names, strings.TrimSuffix(name, ":"))
 	}

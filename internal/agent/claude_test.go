@@ -329,12 +329,13 @@ func TestClaudeInstructionIsText(t *testing.T) {
 	}
 }
 
-// TestClaudeLargeInstruction is larger than an argument of a program may be.
+// TestClaudeLargeInstruction is larger than an argument of a program may be, and its
+// answer than the worker keeps.
 func TestClaudeLargeInstruction(t *testing.T) {
 	f := newFixture(t)
 	f.model.Play("the end of it", modelserver.Bash("head -c 3000000 /dev/zero | tr '\\0' x"), modelserver.Say(strings.Repeat("y", 3<<20)))
 	got, err := f.claude.Run(t.Context(), f.request(strings.Repeat("much text ", 20000)+"the end of it"))
-	if err != nil || len(got.Summary) != 3<<20 {
+	if err != nil || len(got.Summary) != maxText {
 		t.Errorf("%d bytes, %v", len(got.Summary), err)
 	}
 }
