@@ -60,7 +60,7 @@ test: setup ## Run every test, with the race detector; the end-to-end tests too
 	$(GO) vet $(PKGS)
 	$(GO) build -o bin/emulators ./tests/emulators/cmd
 	bin/emulators -- $(GO) test -race -timeout 20m $$($(GO) list $(PKGS) | grep -v '/tests/')
-	bin/emulators -- $(GO) test -race -p 1 -timeout 30m $$($(GO) list $(PKGS) | grep '/tests/') # whole processes: one package at a time
+	bin/emulators -- $(GO) test -race -p 2 -timeout 30m $$($(GO) list $(PKGS) | grep '/tests/') # whole processes: two packages at a time, on any machine
 
 conformance: setup ## Run Watermill's own suite over SQS, in full and under stress
 	$(GO) build -o bin/emulators ./tests/emulators/cmd
