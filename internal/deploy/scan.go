@@ -102,46 +102,64 @@ type scanner struct {
 	withMD5 bool              // it takes several times as long as SHA-256; who does without gets none
 	known   map[string]Object // what the bucket holds, as far as is remembered
 
-	root    *os.Root
-	paths   []string
+	root *os.Root
+
+	// Of who walks.
+	count   int
 	bytes   int64
 	refused []string
-	files   []File
+	found   chan string // paths that are to be read
 
+	// Of who reads; several do.
+	mu    sync.Mutex
+	files []File
+	bad   []string // refused for what is in it
 	// Contents of files that look new, by key, so that each file is read once.
 	// One of more than a chunk is left out, and so is what does not fit into maxKept.
-	mu     sync.Mutex
 	bodies map[string][]byte
 	kept   int
 }
 
-// scan reads a build into s.
+// scan reads a build into s. Files are read while others are looked for.
 func (s *scanner) scan(ctx context.Context, dir string) error {
 	root, err := openBuild(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close() //nolint:errcheck // it was only read from
-	s.root = root
-	if err := fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+	s.root, s.bodies, s.found = root, map[string][]byte{}, make(chan string, 1000)
+	inner, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var reading sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		reading.Go(func() {
+			if err := s.readFound(inner); err != nil {
+				stop(err)
+			}
+		})
+	}
+	err = fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return s.visit(p, d)
-	}); err != nil {
-		return failed(ctx, "read the build", err)
+		return s.visit(inner, p, d)
+	})
+	if err != nil {
+		stop(err)
 	}
-	slices.Sort(s.paths)
-	if err := s.readAll(ctx); err != nil {
-		return failed(ctx, "read the build", err)
+	close(s.found)
+	reading.Wait()
+	if inner.Err() != nil {
+		return failed(ctx, "read the build", context.Cause(inner))
 	}
+	slices.SortFunc(s.files, func(a, b File) int { return strings.Compare(a.Key, b.Key) })
+	slices.Sort(s.bad)
+	s.refused = append(s.refused, s.bad...)
 	return s.verdict()
 }
 
-func (s *scanner) visit(p string, d fs.DirEntry) error {
+// visit looks at an entry, and has it read if it may be deployed by what it is.
+func (s *scanner) visit(ctx context.Context, p string, d fs.DirEntry) error {
 	if p == "." {
 		return nil
 	}
@@ -160,41 +178,45 @@ func (s *scanner) visit(p string, d fs.DirEntry) error {
 		return err
 	}
 	s.bytes += info.Size()
-	if len(s.paths) == maxFiles {
+	if s.count++; s.count > maxFiles {
 		return refused(fmt.Sprintf("the build has more than %d files", maxFiles))
 	}
 	if s.bytes > maxBytes {
 		return refused("the build is larger than 1 GB")
 	}
-	s.paths = append(s.paths, p)
-	return nil
+	select {
+	case s.found <- p:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
-// readAll reads the files that visit let pass.
-func (s *scanner) readAll(ctx context.Context) error {
-	s.files, s.bodies = make([]File, len(s.paths)), map[string][]byte{}
-	why := make([]string, len(s.paths))
-	buffers := sync.Pool{New: func() any { return new([chunk]byte) }}
-	err := each(ctx, len(s.paths), runtime.GOMAXPROCS(0), func(_ context.Context, i int) error {
-		buf := buffers.Get().(*[chunk]byte) //nolint:forcetypeassert // see New
-		defer buffers.Put(buf)
-		file, private, err := s.read(s.paths[i], buf[:])
+// readFound reads what visit let pass.
+func (s *scanner) readFound(ctx context.Context) error {
+	buf := make([]byte, chunk)
+	for p := range s.found {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		file, private, err := s.read(p, buf)
+		why := ""
 		switch {
 		case errors.Is(err, fs.ErrPermission):
-			why[i] = "it cannot be read"
-			return nil
+			why = "it cannot be read"
+		case err != nil:
+			return err
 		case private:
-			why[i] = "a private key"
+			why = "a private key"
 		}
-		s.files[i] = file
-		return err
-	})
-	for i, p := range s.paths {
-		if why[i] != "" {
-			s.refused = append(s.refused, fmt.Sprintf("%q (%s)", p, why[i]))
+		s.mu.Lock()
+		s.files = append(s.files, file)
+		if why != "" {
+			s.bad = append(s.bad, fmt.Sprintf("%q (%s)", p, why))
 		}
+		s.mu.Unlock()
 	}
-	return err
+	return nil
 }
 
 // read reads a file, by way of buf.
