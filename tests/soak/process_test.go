@@ -26,6 +26,7 @@ type figures struct {
 	resident    int64 // bytes
 	threads     int64
 	descriptors int64
+	sockets     int64 // of the descriptors
 	// goroutines are counted by the func that began them. Those of connections, two
 	// each, are left out: their number is bounded by the descriptors.
 	goroutines map[string]int
@@ -33,12 +34,15 @@ type figures struct {
 
 // most is the greater of each.
 func (f figures) most(o figures) figures {
-	all := figures{max(f.resident, o.resident), max(f.threads, o.threads), max(f.descriptors, o.descriptors), maps.Clone(o.goroutines)}
+	all := figures{max(f.resident, o.resident), max(f.threads, o.threads), max(f.descriptors, o.descriptors), max(f.sockets, o.sockets), maps.Clone(o.goroutines)}
 	for by, n := range f.goroutines {
 		all.goroutines[by] = max(n, all.goroutines[by])
 	}
 	return all
 }
+
+// files are the descriptors that are no sockets.
+func (f figures) files() int64 { return f.descriptors - f.sockets }
 
 func (f figures) running() (n int) {
 	for _, k := range f.goroutines {
@@ -64,6 +68,11 @@ func processOf(pid int) (figures, error) {
 	}
 	open, err := os.ReadDir(filepath.Join(dir, "fd"))
 	f.descriptors = int64(len(open))
+	for _, e := range open {
+		if to, err := os.Readlink(filepath.Join(dir, "fd", e.Name())); err == nil && strings.HasPrefix(to, "socket:") {
+			f.sockets++
+		}
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		// The worker hides them from all but root. Then it is for how many the kernel
 		// has made room, which never shrinks.

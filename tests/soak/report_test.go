@@ -79,9 +79,9 @@ func (s *soak) perCommand() int64 {
 	return most * int64(len(s.projects)) / int64(s.commands)
 }
 
-// restDescriptors is how many more descriptors a worker at rest may have than a fresh
-// one: connections that it keeps for a while.
-const restDescriptors = 24
+// restSockets is how many more sockets a worker at rest may have than a fresh one:
+// connections that it keeps for a while, most of them the bucket's.
+const restSockets = 64
 
 // grown says what grows.
 func (s *soak) grown() (all []string) {
@@ -99,8 +99,11 @@ func (s *soak) grown() (all []string) {
 			say("a worker at rest has %d goroutines of %s, a fresh one %d", n, by, s.fresh.goroutines[by])
 		}
 	}
-	if n := s.rested.descriptors; n > s.fresh.descriptors+restDescriptors {
-		say("a worker at rest has %d descriptors, a fresh one %d", n, s.fresh.descriptors)
+	if n := s.rested.files(); n > s.fresh.files() {
+		say("a worker at rest has %d descriptors beside sockets, a fresh one %d", n, s.fresh.files())
+	}
+	if n := s.rested.sockets; n > s.fresh.sockets+restSockets {
+		say("a worker at rest has %d sockets, a fresh one %d", n, s.fresh.sockets)
 	}
 	return all
 }
@@ -142,7 +145,8 @@ func (s *soak) markdown() string {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.name, f(r.early), f(r.late), f(r.bound()))
 	}
 	fmt.Fprintf(&b, "| Goroutines at rest, without those of connections | %d (a fresh worker) | %d | the same |\n", s.fresh.running(), s.rested.running())
-	fmt.Fprintf(&b, "| Descriptors at rest | %d (a fresh worker) | %d | %d |\n", s.fresh.descriptors, s.rested.descriptors, s.fresh.descriptors+restDescriptors)
+	fmt.Fprintf(&b, "| Descriptors at rest, without sockets | %d (a fresh worker) | %d | the same |\n", s.fresh.files(), s.rested.files())
+	fmt.Fprintf(&b, "| Sockets at rest: connections that are kept for a while | %d (a fresh worker) | %d | %d |\n", s.fresh.sockets, s.rested.sockets, s.fresh.sockets+restSockets)
 	fmt.Fprintf(&b, "| Bytes that a command adds to a repository, whole | – | %d | – |\n", s.perCommand())
 	fmt.Fprintf(&b, "| Items in DynamoDB, each of which ends within 30 days | – | %d (%.1f for each command) | – |\n", s.items, float64(s.items)/float64(s.report.Commands))
 	b.WriteString("\n| Planted, and gone when the next command was answered and the project released | Times |\n|---|---|\n")
@@ -201,8 +205,8 @@ func TestGrownIsNamed(t *testing.T) {
 	run := func(change func(s *soak, x *sample)) []string {
 		s := &soak{
 			commands: 100, projects: make([]*platform.Project, 4),
-			fresh:  figures{descriptors: 20, goroutines: map[string]int{"main": 2}},
-			rested: figures{descriptors: 20 + restDescriptors, goroutines: map[string]int{"main": 2}},
+			fresh:  figures{descriptors: 20, sockets: 8, goroutines: map[string]int{"main": 2}},
+			rested: figures{descriptors: 20 + restSockets, sockets: 8 + restSockets, goroutines: map[string]int{"main": 2}},
 		}
 		for n := range 100 {
 			x := sample{answered: n, figures: figures{resident: 60 << 20, threads: 12, descriptors: 40}, temporary: 1000}
@@ -225,7 +229,8 @@ func TestGrownIsNamed(t *testing.T) {
 		"descriptors": {func(_ *soak, x *sample) { x.descriptors += 2 }, "Descriptors of a worker grows"},
 		"files":       {func(_ *soak, x *sample) { x.temporary += 65 << 10 }, "Home and temporary files of a worker grows"},
 		"directories": {func(s *soak, _ *sample) { s.disk[len(s.disk)-1].rest += 1 << 20 }, "Directory of a project and user"},
-		"at rest":     {func(s *soak, _ *sample) { s.rested.descriptors = 20 + restDescriptors + 1 }, "a worker at rest has"},
+		"at rest":     {func(s *soak, _ *sample) { s.rested.descriptors = 20 + restSockets + 1 }, "a worker at rest has 13 descriptors"},
+		"sockets":     {func(s *soak, _ *sample) { s.rested.descriptors, s.rested.sockets = 300, 288 }, "a worker at rest has 288 sockets"},
 		"goroutines":  {func(s *soak, _ *sample) { s.rested.goroutines["main"] = 3 }, "a worker at rest has 3 goroutines of main"},
 	} {
 		got := run(tt.change)
