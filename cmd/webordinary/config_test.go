@@ -222,7 +222,7 @@ func TestAllThatIsWrongIsReportedAtOnce(t *testing.T) {
 	got := refusal(t, "MAX_CLAIMS=many", "LEASE_DURATION=long", "LOG_LEVEL=loud", "AGENT_TIMEOUT=0s", "IDLE_TIMEOUT=-5s", "AGENT=gpt",
 		"SANDBOX=moat", "CLAUDE_CODE_USE_BEDROCK=perhaps", "UNCLAIMED_QUEUE_URL=https://sqs/1/q.fifo", "INPUT_QUEUE_PATTERN=in", "S3_URL_PATTERN=x")
 	var names []string
-	for _, line := range strings.Split(got, "\n") {
+	for line := range strings.SplitSeq(got, "\n") {
 		name, _, _ := strings.Cut(line, " ")
 		names = append(names, strings.TrimSuffix(name, ":"))
 	}
