@@ -66,7 +66,7 @@ func (e tooMuchError) Error() string { return string(e) }
 
 // extent is what a commit unfolds to. Each tree is read once.
 type extent struct {
-	storage *filesystem.Storage
+	storage objectStore
 	trees   map[plumbing.Hash]*folded
 	blobs   map[plumbing.Hash]int64 // bytes of each
 }
@@ -81,7 +81,7 @@ type folded struct {
 // unfold counts what is in a commit. It stops when that is too much.
 func (e *extent) unfold(gitDir, sha string) (tree *folded, err error) {
 	// One descriptor for many objects.
-	e.storage = filesystem.NewStorageWithOptions(osfs.New(gitDir, osfs.WithBoundOS()), cache.NewObjectLRU(8*cache.MiByte), filesystem.Options{KeepDescriptors: true})
+	e.storage = objectStore{filesystem.NewStorageWithOptions(osfs.New(gitDir, osfs.WithBoundOS()), cache.NewObjectLRU(8*cache.MiByte), filesystem.Options{KeepDescriptors: true})}
 	defer func() { err = errors.Join(err, e.storage.Close()) }()
 	c, err := object.GetCommit(e.storage, plumbing.NewHash(sha))
 	if err != nil {

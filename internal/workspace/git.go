@@ -206,7 +206,7 @@ func (w *Workspace) header() []string {
 // repository opens the bare repository with go-git.
 func (w *Workspace) repository() (*git.Repository, error) {
 	storer := filesystem.NewStorageWithOptions(osfs.New(w.gitDir(), osfs.WithBoundOS()), cache.NewObjectLRUDefault(), filesystem.Options{KeepDescriptors: false})
-	r, err := git.Open(storer, nil)
+	r, err := git.Open(objectStore{storer}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
