@@ -120,13 +120,18 @@ type scanner struct {
 	kept   int
 }
 
-// scan reads a build into s. Files are read while others are looked for.
+// scan reads a build into s.
 func (s *scanner) scan(ctx context.Context, dir string) error {
 	root, err := openBuild(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close() //nolint:errcheck // it was only read from
+	return s.scanIn(ctx, root, root.FS())
+}
+
+// scanIn reads from root what is listed. Files are read while others are looked for.
+func (s *scanner) scanIn(ctx context.Context, root *os.Root, listed fs.FS) error {
 	s.root, s.bodies, s.found = root, map[string][]byte{}, make(chan string, 1000)
 	inner, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -138,7 +143,7 @@ func (s *scanner) scan(ctx context.Context, dir string) error {
 			}
 		})
 	}
-	err = fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(listed, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
