@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,8 +40,9 @@ const (
 // workspace may have.
 func (w *Workspace) fits(ctx context.Context, sha string) error {
 	var known []string
-	if err := w.readState(fittingFile, &known); err != nil {
-		return err
+	if err := w.readState(fittingFile, &known); err != nil { // then it is looked at once more
+		w.store.config.Log.WarnContext(ctx, "what fits is not known any more", slog.Any("error", err))
+		known = nil
 	}
 	if slices.Contains(known, sha) {
 		return nil
@@ -56,7 +58,12 @@ func (w *Workspace) fits(ctx context.Context, sha string) error {
 	if err != nil {
 		return fmt.Errorf("look through commit %s: %w", sha, err)
 	}
-	return w.writeState(fittingFile, append(known[max(0, len(known)-maxFitting+1):], sha))
+	err = w.writeState(fittingFile, append(known[max(0, len(known)-maxFitting+1):], sha))
+	if err != nil && !errors.Is(err, ErrTaken) {
+		w.store.config.Log.WarnContext(ctx, "what fits is not remembered", slog.Any("error", err))
+		return nil
+	}
+	return err
 }
 
 // tooMuchError says what a commit has.

@@ -2,7 +2,9 @@ package workspace_test
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -73,5 +75,20 @@ func (f *fixture) wantTooMuch(err error, what string) {
 	f.t.Helper()
 	if e, ok := errors.AsType[*workspace.Error](err); !ok || e.Code != "file_too_large" || !strings.Contains(e.Reason, what) {
 		f.t.Errorf("error = %v; want file_too_large for more than %s", err, what)
+	}
+}
+
+// TestDamagedNoteOfWhatFits: it only saves time.
+func TestDamagedNoteOfWhatFits(t *testing.T) {
+	f := setUp(t)
+	w := f.open(f.request("1", "c1"))
+	note := filepath.Join(filepath.Dir(w.Site()), "worker", "fitting.json")
+	if err := os.WriteFile(note, []byte(`["`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.Commit(t, "site.git", "main", "More", map[string]string{"more.txt": "x"})
+	f.open(f.request("2", "c2"))
+	if body, err := os.ReadFile(note); err != nil || !strings.HasSuffix(string(body), `"]`) {
+		t.Errorf("the note is %q, %v", body, err)
 	}
 }
