@@ -146,10 +146,11 @@ func field(text, name string) (int64, bool) {
 }
 
 const (
-	childOOM         = 600   // of 1000: the kernel takes children before the worker
-	childDescriptors = 16384 // of each process behind the wall
-	cpuGrace         = 5     // seconds of a processor, between XCPU and KILL
-	spareTasks       = 4096  // processes and threads, beyond what the user has already
+	childOOM         = 600       // of 1000: the kernel takes children before the worker
+	childDescriptors = 16384     // of each process behind the wall
+	cpuGrace         = 5         // seconds of a processor, between XCPU and KILL
+	spareTasks       = 4096      // processes and threads, beyond what the user has already
+	keeperMemory     = 512 << 20 // what the keeper maps of its own, and more: with less, Go ends it
 )
 
 // prepare sets what the child inherits, and returns what the keeper takes back from
@@ -179,6 +180,9 @@ func (s spec) prepare() (after func(child int), err error) {
 	before := map[int]syscall.Rlimit{}
 	for what, n := range soft {
 		var was syscall.Rlimit
+		if what == unix.RLIMIT_DATA {
+			n = max(n, keeperMemory) // the child gets less as soon as it is there
+		}
 		if err := errors.Join(syscall.Getrlimit(what, &was), lower(what, n, false)); err != nil {
 			return nil, err
 		}

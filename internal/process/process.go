@@ -68,8 +68,9 @@ type Command struct {
 	// means 2 s.
 	Grace time.Duration
 	// MemoryLimit bounds what each process of the child's allocates, in bytes;
-	// zero means no bound. Node.js and its like need Access and the limits of
-	// the Runner instead, as they allocate what they never touch.
+	// zero means no bound. One below 512 MB holds a moment after the start.
+	// Node.js and its like need Access and the limits of the Runner instead, as
+	// they allocate what they never touch.
 	MemoryLimit int64
 	// CPULimit bounds what each process of the child's takes of a processor, in
 	// whole seconds; zero means no bound. One that takes more gets XCPU, and soon
