@@ -239,7 +239,7 @@ func (j *job) prepare(ctx context.Context) error {
 
 func (j *job) buildRequest() build.Request {
 	return build.Request{
-		Pair: j.h.Pair.Key(), Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache(), Downloads: j.ws.Downloads(),
+		Pair: j.ws.Pair(), Site: j.ws.Site(), Job: j.ws.Job(), Cache: j.ws.Cache(), Downloads: j.ws.Downloads(),
 		Read: []string{j.ws.Objects()},
 	}
 }
@@ -259,7 +259,7 @@ func (j *job) runAgent(ctx context.Context) error {
 	j.tell("agent", "carrying out the instruction")
 	r := agent.Request{
 		ProjectID: j.in.ProjectID, UserID: j.in.UserID, ThreadID: j.in.ThreadID, Instruction: j.in.Instruction,
-		Site: j.ws.Site(), Job: j.ws.Job(), Conversations: j.ws.Conversations(), Read: []string{j.ws.Objects()}, Spent: j.spent(),
+		Pair: j.ws.Pair(), Site: j.ws.Site(), Job: j.ws.Job(), Conversations: j.ws.Conversations(), Read: []string{j.ws.Objects()}, Spent: j.spent(),
 		History: j.ws.History, Progress: j.tellTool,
 	}
 	if j.entry.Began {

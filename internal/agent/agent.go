@@ -52,6 +52,7 @@ type Request struct {
 	// nobody listens. The command agent tells nothing.
 	Progress func(Event)
 
+	Pair          string   // whose agent it is, as the workspace names it
 	Site          string   // the checkout: where the agent works
 	Job           string   // a directory for this job, writable to the agent
 	Conversations string   // where conversations lie at rest, out of the agent's reach
@@ -61,7 +62,7 @@ type Request struct {
 // access is what the agent and all that it starts may touch. The one address it may
 // connect to is the proxy's.
 func (r Request) access(proxy string) *process.Access {
-	return &process.Access{Pair: r.ProjectID + "#" + r.UserID, Write: []string{r.Site, r.Job}, Read: r.Read, Proxy: proxy}
+	return &process.Access{Pair: r.Pair, Write: []string{r.Site, r.Job}, Read: r.Read, Proxy: proxy}
 }
 
 // Result is what a run came to. With an error it holds what is known.

@@ -82,7 +82,7 @@ func sessions(upstream *url.URL, c gateway.Config) func(context.Context, int64) 
 
 func (f *fixture) request(instruction string) Request {
 	return Request{
-		ProjectID: "amelia", UserID: "scott", ThreadID: "t1", Instruction: instruction,
+		ProjectID: "amelia", UserID: "scott", ThreadID: "t1", Instruction: instruction, Pair: "amelia#scott",
 		Site: filepath.Join(f.root, "site"), Job: filepath.Join(f.root, "job"), Conversations: filepath.Join(f.root, "conversations"),
 	}
 }

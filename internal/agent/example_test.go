@@ -26,7 +26,7 @@ func ExampleClaude() {
 	}
 	result, err := c.Run(context.Background(), agent.Request{
 		ProjectID: "amelia", UserID: "scott", ThreadID: "t1", Instruction: "Make the title blue.",
-		Site: "/mnt/efs/amelia-scott/site", Job: "/mnt/efs/amelia-scott/job",
+		Pair: "amelia#scott", Site: "/mnt/efs/amelia-scott/site", Job: "/mnt/efs/amelia-scott/job",
 		Conversations: "/mnt/efs/amelia-scott/worker/conversations",
 	})
 	fmt.Println(result.Summary, err)

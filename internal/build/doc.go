@@ -44,7 +44,7 @@ func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
 // Request says what to build.
 type Request struct {
-	// Pair is whose site it is: "{projectId}#{userId}".
+	// Pair is whose site it is, as the workspace names it.
 	Pair string
 	// Site is the checkout; node_modules and dist are made in it.
 	Site string

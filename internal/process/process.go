@@ -84,7 +84,7 @@ type Command struct {
 // Access is what a child behind the wall may touch, besides the programs and
 // libraries of the system, which it may read.
 type Access struct {
-	// Pair is whose child it is: "{projectId}#{userId}".
+	// Pair is whose child it is, as the workspace names it. It makes the user.
 	Pair string `json:"pair"`
 	// Write are the directories that it may read and change, all absolute.
 	Write []string `json:"write"`

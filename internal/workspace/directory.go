@@ -11,6 +11,8 @@ import (
 	"strconv"
 
 	git "github.com/go-git/go-git/v5"
+
+	"github.com/webordinary/claude-code-container/internal/process"
 )
 
 // ErrTaken is returned when the workspace was taken over by another worker since
@@ -62,12 +64,50 @@ func (s *Store) locate(projectID, userID, dir string) (*Workspace, owner, error)
 		return nil, owner{}, err
 	}
 	if found.ProjectID != "" && (found.ProjectID != projectID || found.UserID != userID) {
-		// Another pair's ids make the same name. It is never opened.
-		sum := sha256.Sum256([]byte(projectID + "#" + userID))
-		w.dir += "-" + hex.EncodeToString(sum[:4])
-		found, err = w.owner()
+		// Another pair's ids make the same name. It is never opened. No ids make
+		// one with this mark.
+		sum := sha256.Sum256([]byte(w.pair))
+		w.dir += "~" + hex.EncodeToString(sum[:])
+		if found, err = w.owner(); err != nil {
+			return nil, owner{}, err
+		}
 	}
-	return w, found, err
+	return w, found, w.holdUser()
+}
+
+// usersDir notes which pair has which user of the wall of users: a link by the name
+// of the id leads to the pair's.
+const usersDir = "~users"
+
+// holdUser gives the pair's children a user that no other pair's have. An id is 30
+// bits of a hash: with many pairs two will meet, and who may choose a project's or a
+// user's name can search for one that meets another's, whose files would be theirs.
+// So the next pair that makes an id is given that of another name, for good.
+func (w *Workspace) holdUser() error {
+	if w.store.config.Runner.Wall != process.WallUsers {
+		return nil
+	}
+	dir := filepath.Join(w.store.config.Root, usersDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("note the user: %w", err)
+	}
+	for n, name := 1, w.pair; ; n++ {
+		note := filepath.Join(dir, strconv.Itoa(process.UserID(name)))
+		err := os.Symlink(name, note)
+		if errors.Is(err, fs.ErrExist) {
+			var other string
+			other, err = os.Readlink(note)
+			if err == nil && other != name {
+				name = w.pair + "~" + strconv.Itoa(n) // as no ids are
+				continue
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("note the user: %w", err)
+		}
+		w.pair = name
+		return nil
+	}
 }
 
 // owner reads whose directory it is, after a takeover that a crash cut was

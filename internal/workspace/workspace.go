@@ -152,7 +152,7 @@ type Request struct {
 // Workspace is an open workspace, on one thread's branch.
 type Workspace struct {
 	store  *Store
-	pair   string // {projectId}#{userId}
+	pair   string // see Pair
 	dir    string
 	self   fs.FileInfo // of dir, when it was opened
 	site   string      // the checkout, if it is not dir's
@@ -217,6 +217,10 @@ func (w *Workspace) Has(name string) bool {
 
 // Branch is the thread's branch.
 func (w *Workspace) Branch() string { return w.branch }
+
+// Pair is whose children work here, as process.Access has it: "{projectId}#{userId}",
+// and more if the user that this makes is another pair's.
+func (w *Workspace) Pair() string { return w.pair }
 
 // Head is the branch's newest commit.
 func (w *Workspace) Head() string { return w.head }

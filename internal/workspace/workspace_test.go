@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -515,6 +516,48 @@ func TestDirectoryOfAnotherPairIsNotOpened(t *testing.T) {
 	if again := f.open(r); again.Site() != other.Site() {
 		t.Error("the second pair's directory changed")
 	}
+}
+
+// TestPairsHaveUsersOfTheirOwn: the names of two pairs make the same user of the wall
+// of users.
+func TestPairsHaveUsersOfTheirOwn(t *testing.T) {
+	f := setUp(t)
+	runner := processtest.Runner(t)
+	// A keeper that finds all in order.
+	runner.Wall, runner.Setuid = process.WallUsers, []string{"sh", "-c", `cat <&3 >/dev/null & echo '{"ended":true}' >&4`}
+	config := workspace.Config{Root: f.root, Runner: runner, Env: processtest.Env(t), Token: gitserver.Token, AllowedHosts: []string{f.Host}}
+	first, second := namesakes(t)
+	pairs := map[string]string{}
+	for _, user := range []string{first, second, first, second} {
+		f.store = workspace.New(config)
+		r := f.request("1", "c1")
+		r.UserID, r.Dir = user, "amelia-"+user
+		pair := f.open(r).Pair()
+		if was, ok := pairs[user]; ok && was != pair {
+			t.Errorf("the pair of %s was %s, and is %s", user, was, pair)
+		}
+		pairs[user] = pair
+	}
+	a, b := pairs[first], pairs[second]
+	if a != "amelia#"+first || !strings.HasPrefix(b, "amelia#"+second) || process.UserID(a) == process.UserID(b) {
+		t.Errorf("%s and %s have the users %d and %d", a, b, process.UserID(a), process.UserID(b))
+	}
+}
+
+// namesakes are two users whose pairs with amelia have the same hash.
+func namesakes(t *testing.T) (string, string) {
+	t.Helper()
+	seen := map[int]string{}
+	for n := range 1 << 20 {
+		user := "user" + strconv.Itoa(n)
+		id := process.UserID("amelia#" + user)
+		if other, ok := seen[id]; ok {
+			return other, user
+		}
+		seen[id] = user
+	}
+	t.Fatal("a million pairs have a user each")
+	return "", ""
 }
 
 func TestAnotherRepositorySetsTheOldOneAside(t *testing.T) {

@@ -100,7 +100,7 @@ func (r *agentRan) measure(run func() error) error {
 
 func (s agentSetup) request(o agentOrder) agent.Request {
 	return agent.Request{
-		ProjectID: s.Pair, UserID: s.Pair, ThreadID: o.Thread, Instruction: o.Instruction,
+		ProjectID: s.Pair, UserID: s.Pair, ThreadID: o.Thread, Instruction: o.Instruction, Pair: s.Pair,
 		Site: filepath.Join(s.Dir, "site"), Job: filepath.Join(s.Dir, "job"), Conversations: filepath.Join(s.Dir, "conversations"),
 	}
 }
