@@ -236,7 +236,8 @@ func (d *demo) newRouter(ctx context.Context, metrics io.Writer) (*router.Router
 		Claims: &claim.Claims{
 			Table: d.table, ContainerID: "demo", Duration: d.config.LeaseDuration, Renewal: d.config.LeaseRenewal, Log: d.log,
 		},
-		MaxClaims: d.config.MaxClaims, IdleTimeout: d.config.IdleTimeout, Policy: router.Policy(d.config.InterruptPolicy),
+		MaxClaims: d.config.MaxClaims, IdleTimeout: d.config.IdleTimeout, SweepInterval: d.config.SweepInterval,
+		Policy:        router.Policy(d.config.InterruptPolicy),
 		ShutdownGrace: d.config.ShutdownGrace, Metrics: metrics, Redact: d.config.redact(), Log: d.log,
 	})
 }
