@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -88,8 +87,8 @@ type Config struct {
 	// failed for want of a service, so that its tries outlast an outage; zero
 	// means 30 s.
 	RetryPause time.Duration
-	// Busy is told when a job begins and when none runs any more; nil means
-	// nobody is.
+	// Busy is told when a job begins and when none runs any more; it must not
+	// block. Nil means nobody is.
 	Busy func(bool)
 	// CreateProgress publishes progress also where nobody made a queue for it;
 	// publishing is to create it then.
@@ -110,7 +109,9 @@ type Router struct {
 	unclaimed message.Subscriber
 	gate      *gate
 	metrics   *metric.Log
-	jobs      atomic.Int32 // running
+
+	jobsMu sync.Mutex
+	jobs   int // running
 
 	stopping chan struct{}   // closed when the worker is leaving
 	stopped  time.Time       // when that was

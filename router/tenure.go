@@ -216,10 +216,15 @@ func (t *tenure) handle(msg *message.Message) ([]*message.Message, error) {
 	return produce(msg, answer), classify(err, t.r.config.RetryPause)
 }
 
-// busy counts the running jobs.
-func (r *Router) busy(change int32) {
-	if n := r.jobs.Add(change); n == max(change, 0) {
-		r.config.Busy(n > 0)
+// busy counts the running jobs. Under the lock, or the word of one that ends could
+// come after that of one that begins.
+func (r *Router) busy(change int) {
+	r.jobsMu.Lock()
+	defer r.jobsMu.Unlock()
+	was := r.jobs > 0
+	r.jobs += change
+	if is := r.jobs > 0; is != was {
+		r.config.Busy(is)
 	}
 }
 

@@ -39,7 +39,7 @@ func (s *Store) directory(r Request) (*Workspace, error) {
 		found = owner{}
 	}
 	if found.RepoURL == "" {
-		if err := w.create(); err != nil {
+		if err := errors.Join(w.holdUser(), w.create()); err != nil {
 			return nil, err
 		}
 		linkKept(old.Cache(), w.Cache()) // a repository that moved has the packages that it had
@@ -72,7 +72,10 @@ func (s *Store) locate(projectID, userID, dir string) (*Workspace, owner, error)
 			return nil, owner{}, err
 		}
 	}
-	return w, found, w.holdUser()
+	if found.ProjectID != "" {
+		err = w.holdUser()
+	}
+	return w, found, err
 }
 
 // usersDir notes which pair has which user of the wall of users: a link by the name
