@@ -65,6 +65,7 @@ func readOperator(ctx context.Context, sys system, output string, required ...st
 		return nil, err
 	}
 	o.aws.Logger = logging.Nop{} // it would write between our lines
+	o.aws.APIOptions = append(o.aws.APIOptions, (&waiting{after: 3 * time.Second, note: o.note}).add)
 	if o.aws.Region == "" {
 		return nil, errNoRegion
 	}
