@@ -41,7 +41,7 @@ func BenchmarkReceive(b *testing.B) {
 			figure: fmt.Sprintf("%.0f/s, %.2f calls and %.0f µs of processor time each", m["ours"+rate], m["calls/msg"], m["ours"+cpu]),
 			against: fmt.Sprintf("**%.2f×** the raw loop (%.0f/s, %.0f µs; goal ≥ 0.95×); %.2f× watermill-aws (%.0f/s, %.0f µs)",
 				m["ours/raw"], m["raw"+rate], m["raw"+cpu], m["ours/plain"], m["plain"+rate], m["plain"+cpu]),
-			runs: fmt.Sprintf("%d × 200 messages", receiveRounds),
+			runs: fmt.Sprintf("%d × 1,000 messages", receiveRounds),
 		})
 	}
 }

@@ -169,7 +169,7 @@ func consume(b *testing.B, s message.Subscriber, url string, concurrency int) (w
 // three in turn in each round, so that a busy machine slows all of them. Rates and
 // ratios are medians of the rounds, so that it may be busy for a moment.
 func BenchmarkReceive(b *testing.B) {
-	const n = 200
+	const n = 1000 // a round takes a third of a second
 	consumers := []struct {
 		name string
 		run  consumer
