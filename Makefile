@@ -72,7 +72,7 @@ chaos: setup ## Break workers while they work, at least 200 times (20 to 40 min)
 soak: setup ## Let workers carry out 5,000 commands, see that nothing grows, and write the table into docs/benchmarks.md (10 to 15 min)
 	SOAK_COMMANDS=$${SOAK_COMMANDS:-5000} SOAK_PROJECTS=$${SOAK_PROJECTS:-50} $(GO) test -count=1 -v -timeout 60m ./tests/soak -update
 
-bench: setup peers ## Measure the worker on the emulators, and write the tables into docs/benchmarks.md (about 30 min)
+bench: setup peers ## Measure the worker on the emulators, and write the tables into docs/benchmarks.md (about 20 min)
 	$(GO) test -count=1 -v -run '^$$' -bench . -benchtime 1x -timeout 40m ./tests/bench -update
 
 bench-deploy: setup peers ## Compare deploys with those of other tools, and print the table (5 min)
