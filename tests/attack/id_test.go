@@ -131,8 +131,8 @@ func TestThreadsAreNoRefs(t *testing.T) {
 	p := w.shell()
 	main := readAll(filepath.Join(w.git.Bare("site.git"), "refs", "heads", "main"))
 	sent := 0
-	for i, id := range append(hostileIDs(marker), "a.lock", "HEAD", "@") {
-		if i%3 != 0 && !strings.ContainsAny(id, "./-") { // one of each kind is enough
+	for i, id := range append(hostileIDs(marker), "a.lock", "HEAD", "@", "main", "refs/heads/main") {
+		if i%3 != 0 && !strings.ContainsAny(id, "./-") && id != "main" { // one of each kind is enough
 			continue
 		}
 		sent++
@@ -168,6 +168,9 @@ func TestPlainlyTheyWork(t *testing.T) {
 		"a protocol": `GIT_ALLOW_PROTOCOL=ext git ls-remote "ext::sh -c touch% ` + marker + `"`,
 		"a path":     `mkdir -p a/b; touch "a/b/../../marker"; mv marker ` + marker,
 		"a shell":    `sh -c "echo $(touch ` + marker + `)"`,
+		"a branch": `export GIT_AUTHOR_NAME=x GIT_AUTHOR_EMAIL=x@x GIT_COMMITTER_NAME=x GIT_COMMITTER_EMAIL=x@x && mkdir branch && cd branch &&
+			git init -q -b main && git init -q --bare remote && git commit -q --allow-empty -m one && git push -q remote HEAD:main &&
+			git commit -q --allow-empty -m two && git push -q remote HEAD:"main" && git -C remote log -1 --format=%s main | grep -qx two && touch ` + marker,
 	} {
 		said := w.plainly(w.tmp(), script)
 		if !marked(marker) {

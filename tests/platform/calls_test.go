@@ -4,31 +4,22 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // TestLinkIsHeard tells of each request of a connection that is kept, with a body
 // or without one, and takes what is no request.
 func TestLinkIsHeard(t *testing.T) {
 	t.Parallel()
-	var mu sync.Mutex
-	var heard []string
+	heard := make(chan string, 10)
 	link := newLink()
-	link.heard = func(r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		heard = append(heard, r.Method+" "+r.URL.Path)
-	}
+	link.heard = func(r *http.Request) { heard <- r.Method + " " + r.URL.Path }
 	url := startProxy(t, server(t), alwaysBy(link)).url()
 	c := client(t, 10*time.Second)
 	body := func(method string, r io.Reader) func(*http.Request) {
 		return func(req *http.Request) { req.Method, req.Body, req.ContentLength = method, io.NopCloser(r), -1 }
 	}
-	var want []string
 	for path, edit := range map[string]func(*http.Request){
 		"/get": func(*http.Request) {},
 		"/put": body(http.MethodPut, strings.NewReader(strings.Repeat("x", 100_000))), // in chunks
@@ -40,12 +31,18 @@ func TestLinkIsHeard(t *testing.T) {
 		if got, err := get(c, url+path, edit); got != path || err != nil {
 			t.Fatalf("got %q, %v", got, err)
 		}
-		want = append(want, strings.ToUpper(path[1:])+" "+path)
+		want := strings.ToUpper(path[1:]) + " " + path
+		select {
+		case got := <-heard: // beside the answer
+			if got != want {
+				t.Errorf("heard %q, want %q", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s was not heard", want)
+		}
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	if d := cmp.Diff(want, heard); d != "" {
-		t.Errorf("heard (-want +got):\n%s", d)
+	if len(heard) > 0 {
+		t.Errorf("heard %q besides", <-heard)
 	}
 }
 
