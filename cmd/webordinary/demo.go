@@ -237,8 +237,7 @@ func (d *demo) newRouter(ctx context.Context, metrics io.Writer) (*router.Router
 			Table: d.table, ContainerID: "demo", Duration: d.config.LeaseDuration, Renewal: d.config.LeaseRenewal, Log: d.log,
 		},
 		MaxClaims: d.config.MaxClaims, IdleTimeout: d.config.IdleTimeout, SweepInterval: d.config.SweepInterval,
-		Policy:        router.Policy(d.config.InterruptPolicy),
-		ShutdownGrace: d.config.ShutdownGrace, Metrics: metrics, Redact: d.config.redact(), Log: d.log,
+		Policy: router.Policy(d.config.InterruptPolicy), ShutdownGrace: d.config.ShutdownGrace, Metrics: metrics, Redact: d.config.redact(), Log: d.log,
 	})
 }
 

@@ -62,5 +62,5 @@ func (w *waiting) tell(name, call string) {
 		return
 	}
 	w.since[name+call] = time.Time{}
-	w.note("%s has not answered %s yet; waiting up to %s", name, call, callPatience)
+	w.note("%s has not answered %s yet; still waiting", name, call)
 }

@@ -353,3 +353,11 @@ func TestClaudeBoundsBash(t *testing.T) {
 		t.Errorf("the model was told %q", f.model.Requests()[1].Last())
 	}
 }
+
+// TestAccessIsThePairs: the workspace says whose the agent is, and not the ids.
+func TestAccessIsThePairs(t *testing.T) {
+	r := Request{ProjectID: "amelia", UserID: "scott", Pair: "amelia#scott~1"}
+	if got := r.access("").Pair; got != r.Pair {
+		t.Errorf("the agent is of %s, want %s", got, r.Pair)
+	}
+}

@@ -155,11 +155,11 @@ func TestMemoryLimit(t *testing.T) {
 		megabytes string
 		ok        bool
 	}{{"10m", true}, {"300m", false}} {
-		c, out := shell(t, "until [ $(ulimit -d) = 131072 ]; do sleep 0.05; done; head -c "+tt.megabytes+" /dev/zero | tail >/dev/null")
+		c, out := shell(t, "for n in $(seq 100); do [ $(ulimit -d) = 131072 ] && break; sleep 0.05; done; ulimit -d; head -c "+tt.megabytes+" /dev/zero | tail >/dev/null")
 		c.Access, c.MemoryLimit = nil, 128<<20
 		_, err := r.Run(t.Context(), c)
 		text := out.String()
-		if tt.ok != (err == nil) || tt.ok == strings.Contains(text, "exhausted") {
+		if !strings.HasPrefix(text, "131072\n") || tt.ok != (err == nil) || tt.ok == strings.Contains(text, "exhausted") {
 			t.Errorf("%s: %v: %s", tt.megabytes, err, text)
 		}
 	}
